@@ -1,0 +1,1 @@
+"""Engines carry out operations: one protocol, one folder per engine."""

@@ -1,0 +1,1 @@
+"""What Iceberg's metadata and storage say: manifests, live files, reachability, listings, paths. Reads only."""

@@ -1,0 +1,1 @@
+"""The Floe store: policies, health reports, plans, operation records, schedule executions, leases, file journal."""
