@@ -1,0 +1,68 @@
+# Everything a contributor or a curious reader runs. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Changes of the dependencies, and only those, make the environment anew.
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help env test demo ui lint format bench constraints clean
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+env: $(STAMP) ## Make .venv with everything that development, tests and demo need
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about 200 packages at the first time) ..."
+	@if test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv; then \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable .; \
+	else \
+		echo "uv cannot be had, so pip installs: this takes a minute or two"; \
+		$(BIN)/python -m pip install --quiet 'pip>=25.1'; \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .; \
+	fi
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+# Airflow reads AIRFLOW_HOME at its first import, hence a process of its own for each kind of test.
+test: env ## Run every test, with lint and type check before them
+	@$(MAKE) --no-print-directory lint
+	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && failed=0; \
+	for suite in "tests/unit tests/integration tests/services -n 2" "tests/airflow" "tests/standalone"; do \
+		echo "=== $$suite"; \
+		$(PYTEST) -q $$suite || failed=1; \
+	done; \
+	exit $$failed
+
+demo: env ## Build a small lakehouse, let a real Airflow maintain it, show before and after
+	@$(BIN)/python demo/run.py
+
+ui: env ## Start Airflow on the lakehouse that the demo left behind
+	@$(BIN)/python demo/run.py --ui
+
+lint: env ## Ruff and mypy
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+
+format: env ## Let ruff put the code into shape
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+bench: env ## Run the benchmarks
+	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+
+constraints: ## Resolve the pinned versions anew
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev \
+		--no-emit-index-url --no-annotate --no-header --output-file constraints.txt pyproject.toml
+
+clean: ## Remove the environment, caches and the demo's files
+	rm -rf $(VENV) .cache .demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
