@@ -202,11 +202,20 @@ class FailureKind(StrEnum):
 
 
 class AssessmentFailure(Model):
-    """A table that could not be assessed; it never stops the others."""
+    """A table, or a whole catalog, that could not be assessed; it never stops the others.
 
-    table: TableId
+    :ivar table: None when the catalog as a whole failed.
+    """
+
+    catalog: str
+    table: TableId | None = None
     kind: FailureKind
     message: str
+
+    @property
+    def subject(self) -> str:
+        """What failed, by name."""
+        return str(self.table.ref()) if self.table else f"catalog {self.catalog}"
 
 
 class Assessment(Model):

@@ -1,0 +1,183 @@
+"""Settle what dead tasks left behind: whoever looks next finds out what happened and puts it on record."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY, OperationResult
+from airflow_provider_floe.engines.local.expire import expiry_happened
+from airflow_provider_floe.errors import FloeError, LeaseLost, TableNotFound
+from airflow_provider_floe.iceberg.listing import delete_files
+from airflow_provider_floe.iceberg.reachability import reachable
+from airflow_provider_floe.maintenance.context import dead_outputs
+from airflow_provider_floe.maintenance.environment import Environment
+from airflow_provider_floe.maintenance.events import Event, EventKind
+from airflow_provider_floe.maintenance.slots import record_slot
+from airflow_provider_floe.stores.protocols import (
+    JournalKind,
+    Lease,
+    OperationRecord,
+    OperationStatus,
+    SlotOutcome,
+)
+from airflow_provider_floe.tables import Operation, TableRef
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+log = logging.getLogger(__name__)
+
+_UNSETTLED = (
+    OperationStatus.PENDING,
+    OperationStatus.RUNNING,
+    OperationStatus.COMMITTING,
+    OperationStatus.UNKNOWN,
+)
+
+
+def settle_all(env: Environment) -> list[OperationRecord]:
+    """Settle the records of all tables whose lease is free; tables that another run maintains are left to it."""
+    tables = {record.table.ref() for record in env.store.operations(statuses=_UNSETTLED, limit=10_000)}
+    settled: list[OperationRecord] = []
+    for table in sorted(tables):
+        lease = env.store.acquire(table, _holder(), timedelta(seconds=env.settings.lease_seconds))
+        if lease is None:
+            continue
+        try:
+            settled += settle_table(env, table, lease)
+        except FloeError as error:
+            log.warning("%s not settled, the next run tries again: %s", table, error)
+        finally:
+            env.store.release(lease)
+    return settled
+
+
+def settle_table(env: Environment, table: TableRef, lease: Lease) -> list[OperationRecord]:
+    """Settle the unfinished and UNKNOWN records of a table whose lease we hold, and clean up after the dead ones."""
+    settled = []
+    records = env.store.operations(table=table, statuses=_UNSETTLED, limit=10_000)
+    for record in records:
+        if record.lease_token != lease.token:
+            settled.append(_settle(env, record))
+    if settled or env.store.open_outputs(table):
+        _clean_up(env, table)
+    return [record for record in settled if record is not None]
+
+
+def _settle(env: Environment, record: OperationRecord) -> OperationRecord | None:
+    table = record.table.ref()
+    try:
+        loaded: Table | None = env.catalog(table.catalog).load(table)
+    except TableNotFound:
+        loaded = None
+    result = _evidence(record, loaded) if loaded is not None else None
+    if result is not None:
+        status, error = OperationStatus.SUCCESS, None
+        message = f"its task died, but its commit is in the table: {result.message}"
+    elif _may_still_land(env, record):
+        return None
+    else:
+        status = OperationStatus.INTERRUPTED
+        began = "after its commit began" if record.commit_detail else "before it committed anything"
+        message = f"its task died {began}, and the table holds no commit of it: the rows are as they were"
+        if loaded is None:
+            message = "its task died, and the table is gone"
+        error = message
+    try:
+        settled = env.store.transition(
+            record.id,
+            expect=(record.status,),
+            to=status,
+            finished_at=env.store.now(),
+            result=result,
+            error=error,
+            error_type=None if result else "Interrupted",
+        )
+    except LeaseLost:
+        return None  # someone settled it first
+    record_slot(env, settled, SlotOutcome.EXECUTED if result else SlotOutcome.INTERRUPTED, message)
+    env.emit(
+        Event(
+            kind=EventKind.OPERATION_SETTLED,
+            at=env.now(),
+            level=logging.INFO if result else logging.WARNING,
+            message=f"{table} {record.operation} {record.id} was {record.status}, is {status}: {message}",
+            table=record.table,
+            operation=record.operation,
+            data={"operation_id": record.id, "outcome": status.value},
+        )
+    )
+    return settled
+
+
+def _evidence(record: OperationRecord, table: Table) -> OperationResult | None:
+    """What the table itself says of the operation: None when it holds no trace of it."""
+    if record.operation is Operation.EXPIRE_SNAPSHOTS:
+        if record.commit_detail and expiry_happened(table, record.commit_detail):
+            return OperationResult(
+                changed=True,
+                message="the snapshots are gone; files not deleted before it died are left to remove_orphan_files",
+                snapshots_expired=len(record.commit_detail.get("snapshot_ids", ())),
+                files_deleted=0,
+            )
+        return None
+    ours = [
+        snapshot
+        for snapshot in table.metadata.snapshots
+        if snapshot.summary is not None
+        and snapshot.summary.additional_properties.get(OPERATION_ID_PROPERTY) == record.id
+    ]
+    if not ours:
+        return None
+    totals = {
+        name: sum(int(s.summary.additional_properties.get(key, 0)) for s in ours if s.summary is not None)
+        for name, key in _SUMMARY_KEYS.items()
+    }
+    return OperationResult(
+        changed=True,
+        message=f"found by its operation id in snapshot {ours[-1].snapshot_id}",
+        snapshot_before=ours[0].parent_snapshot_id,
+        snapshot_after=ours[-1].snapshot_id,
+        **totals,
+    )
+
+
+_SUMMARY_KEYS = {
+    "files_rewritten": "deleted-data-files",
+    "bytes_rewritten": "removed-files-size",
+    "files_added": "added-data-files",
+    "bytes_added": "added-files-size",
+    "delete_files_removed": "removed-delete-files",
+    "manifests_rewritten": "manifests-replaced",
+    "manifests_added": "manifests-created",
+}
+
+
+def _may_still_land(env: Environment, record: OperationRecord) -> bool:
+    """A commit request that was sent may reach the catalog late: wait for one lease period before ruling it out."""
+    if not record.commit_detail or record.commit_detail.get("committed"):
+        return False
+    since = record.finished_at or record.started_at
+    return env.store.now() < since + timedelta(seconds=env.settings.lease_seconds)
+
+
+def _clean_up(env: Environment, ref: TableRef) -> None:
+    """Delete what operations wrote that died before their commit began (promise 10)."""
+    entries = dead_outputs(env, ref)
+    if not entries:
+        return
+    table = env.catalog(ref.catalog).load(ref)
+    referenced = reachable(table)
+    unreferenced = [entry for entry in entries if entry.path not in referenced]
+    delete_files(table.io, [entry.path for entry in unreferenced])
+    for entry in entries:
+        env.store.mark_done(entry.operation_id, JournalKind.OUTPUT, [entry.path])
+    log.info("%s: removed %s files that dead operations had written and not committed", ref, len(unreferenced))
+
+
+def _holder() -> str:
+    return f"settling on {socket.gethostname()} (pid {os.getpid()})"
