@@ -249,7 +249,7 @@ class _Generator:
     def _read_array(self, schema: Any, target: str, indent: int) -> None:
         items = self._resolve(schema["items"])
         if _kind(items) in _INTEGERS:
-            empty, step = "()", f"{target} += ris({{count}})"
+            empty, step = "()", f"{target} += (*ris({{count}}),)"
         elif _pair(items) == ("int", "bytes"):
             empty, step = "{}", f"rib({{count}}, {target})"
         else:
