@@ -122,6 +122,7 @@ class _TableRun:
             plan_id=self.plan.id,
             item_id=item.id,
             run_id=self.plan.run_id,
+            slot=item.slot,
             policy=item.policy,
             engine=item.engine,
             reason="; ".join(item.reasons),
@@ -175,18 +176,12 @@ class _TableRun:
 
     def _check_unchanged(self, item: PlanItem) -> None:
         """Refuse a table that is no longer the one planned for, or whose owner opted out since."""
-        if self.plan.assessment_id is None:
-            return
-        planned = next(
-            report
-            for report in self.env.store.assessment(self.plan.assessment_id).reports
-            if report.table == item.table
-        )
         table = self.env.catalog(self.table.catalog).load(self.table)
-        if str(table.metadata.table_uuid) != planned.facts.uuid:
+        uuid = str(table.metadata.table_uuid)
+        if item.table_uuid is not None and uuid != item.table_uuid:
             raise UnsafeOperation(
-                f"{self.table} was dropped and created again since the plan (uuid {planned.facts.uuid}, "
-                f"now {table.metadata.table_uuid}): plan again"
+                f"{self.table} was dropped and created again since the plan (uuid {item.table_uuid}, now {uuid}): "
+                "plan again"
             )
         for name in ("floe.enabled", f"floe.{item.operation}.enabled", f"floe.{item.operation.policy_key}.enabled"):
             if table.properties.get(name, "true").lower() == "false":

@@ -58,11 +58,8 @@ def settle_all(env: Environment) -> list[OperationRecord]:
 
 def settle_table(env: Environment, table: TableRef, lease: Lease) -> list[OperationRecord]:
     """Settle the unfinished and UNKNOWN records of a table whose lease we hold, and clean up after the dead ones."""
-    settled = []
     records = env.store.operations(table=table, statuses=_UNSETTLED, limit=10_000)
-    for record in records:
-        if record.lease_token != lease.token:
-            settled.append(_settle(env, record))
+    settled = [_settle(env, record) for record in records if record.lease_token != lease.token]
     if settled or env.store.open_outputs(table):
         _clean_up(env, table)
     return [record for record in settled if record is not None]

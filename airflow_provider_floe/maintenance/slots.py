@@ -7,21 +7,15 @@ from airflow_provider_floe.stores.protocols import OperationRecord, ScheduleExec
 
 
 def record_slot(env: Environment, record: OperationRecord, outcome: SlotOutcome, reason: str) -> None:
-    """Record the slot that the operation's plan item answered; nothing outside scheduled runs."""
-    if record.plan_id is None or record.item_id is None or record.policy is None:
-        return
-    try:
-        item = env.store.plan(record.plan_id).item(record.item_id)
-    except KeyError:
-        return
-    if item.slot is None:
+    """Record the slot that the operation answered; nothing outside scheduled runs."""
+    if record.slot is None or record.policy is None:
         return
     env.store.record_slot(
         ScheduleExecution(
             table=record.table,
             operation=record.operation,
             policy=record.policy,
-            slot=item.slot,
+            slot=record.slot,
             outcome=outcome,
             reason=reason,
             run_id=record.run_id or "",

@@ -8,15 +8,11 @@ from itertools import groupby
 from airflow_provider_floe.health.report import AssessmentFailure, FailureKind
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.request import RunVerdict
+from airflow_provider_floe.maintenance.settle import settle_all
 from airflow_provider_floe.planning.model import Disposition, Plan, PlanItem
 from airflow_provider_floe.stores.protocols import OperationRecord, OperationStatus
 
-_FAILED = (
-    OperationStatus.FAILED,
-    OperationStatus.PARTIAL_FAILURE,
-    OperationStatus.UNKNOWN,
-    OperationStatus.INTERRUPTED,
-)
+_GOOD = (OperationStatus.SUCCESS, OperationStatus.SKIPPED)
 
 
 def verdict(
@@ -25,7 +21,7 @@ def verdict(
     assessment_id: str | None,
     upstream_failures: Sequence[str] = (),
 ) -> RunVerdict:
-    """Look at what the store says of a run.
+    """Look at what the store says of a run, after settling what dead tasks left behind.
 
     :param plan_id: None when the plan task did not get that far.
     :param assessment_id: None when the assess task did not get that far.
@@ -36,6 +32,7 @@ def verdict(
         if assessment_id is not None:
             failures += [_failure_line(failure) for failure in env.store.assessment(assessment_id).failures]
         return RunVerdict(failed=bool(failures), failures=tuple(failures), summary=("nothing was planned",))
+    settle_all(env)
     plan = env.store.plan(plan_id)
     records = _newest_by_item(env.store.operations(plan_id=plan_id, limit=100_000))
     failures += [_failure_line(failure) for failure in plan.failures if failure.kind is not FailureKind.VANISHED]
@@ -72,4 +69,4 @@ def _item_line(plan: Plan, item: PlanItem, record: OperationRecord | None) -> tu
     if record is None:
         return f"{item.operation} was planned and has no record: its execute task did not get that far", True
     told = record.error or (record.result.message if record.result else "")
-    return f"{item.operation} {record.status}: {told}", record.status in _FAILED
+    return f"{item.operation} {record.status}: {told}", record.status not in _GOOD

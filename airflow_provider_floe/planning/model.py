@@ -40,6 +40,7 @@ class Disposition(StrEnum):
     """What planning decided for one (table, operation)."""
 
     RUN = "run"
+    NOT_ASKED = "not asked for"
     NOT_GOVERNED = "not governed"
     SWITCHED_OFF = "switched off"
     NO_WORK = "no work"
@@ -73,6 +74,7 @@ class GateDecision(Model):
     :ivar passed: None when the gate was skipped (not asked), with the reason why.
     :ivar next_eligible_at: UTC, where the gate knows it.
     :ivar met: conditions that hold, with their numbers; likewise ``unmet``.
+    :ivar forced: the critical deadline is past, so that interval and conditions were not asked.
     """
 
     gate: GateName
@@ -81,6 +83,7 @@ class GateDecision(Model):
     next_eligible_at: datetime | None = None
     met: tuple[str, ...] = ()
     unmet: tuple[str, ...] = ()
+    forced: bool = False
 
 
 class ScoreTerm(Model):
@@ -109,6 +112,7 @@ class PlanItem(Model):
     :ivar slot: the due slot this decision answers, UTC; None outside scheduled runs.
     :ivar score: sum of ``score_terms`` clamped to 0..1000; rank is over all tables of the run, 1 = first.
     :ivar timeout_hours: the schedule's timeout for this operation.
+    :ivar table_uuid: of the table assessed; an execute task refuses a table of another one.
     """
 
     id: str = Field(default_factory=new_id)
@@ -128,6 +132,7 @@ class PlanItem(Model):
     score: float = 0.0
     rank: int | None = None
     estimate: Estimate = Estimate()
+    table_uuid: str | None = None
     snapshot_id: int | None = None
     slot: datetime | None = None
     schedule_priority: int = 0
@@ -221,6 +226,15 @@ class DueState:
     next_slot: datetime | None = None
     in_window: bool = True
     next_window_at: datetime | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether the latest slot is newer than the one that was consumed last."""
+        return (
+            self.scheduled
+            and self.latest_slot is not None
+            and (self.consumed_slot is None or self.latest_slot > self.consumed_slot)
+        )
 
 
 @dataclass(frozen=True, slots=True)

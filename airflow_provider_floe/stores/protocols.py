@@ -45,6 +45,7 @@ class OperationRecord(Model):
     :ivar context: where it ran: dag id, run id, task id, map index, try number, host.
     :ivar commit_detail: what :meth:`OperationContext.committing` and ``committed`` reported last.
     :ivar remote_job: id of the engine's own job, for remote engines.
+    :ivar slot: the due slot that the operation answers, UTC; None outside scheduled runs.
     """
 
     id: str = Field(default_factory=new_id)
@@ -54,6 +55,7 @@ class OperationRecord(Model):
     plan_id: str | None = None
     item_id: str | None = None
     run_id: str | None = None
+    slot: datetime | None = None
     policy: str | None = None
     engine: str | None = None
     reason: str = ""
