@@ -46,10 +46,10 @@ def assess(env: Environment, request: RunRequest) -> Assessment:
         table = request.table.ref()
         governance_of(env, request, table)  # refuses before anything is touched
         env.catalog(table.catalog).load(table)
-        settle_all(env)
+        _settle_first(env, request)
         reports, failures = _assess_tables(env, request, [table])
     else:
-        settle_all(env)
+        _settle_first(env, request)
         tables, failures = governed_tables(env, request.policies)
         log.info("%s tables are governed by %s", len(tables), _subject(request))
         reports, more = _assess_tables(env, request, tables)
@@ -74,6 +74,11 @@ def assess(env: Environment, request: RunRequest) -> Assessment:
         )
     env.store.save_assessment(assessment)
     return assessment
+
+
+def _settle_first(env: Environment, request: RunRequest) -> None:
+    if not request.dry_run:
+        settle_all(env)
 
 
 def governed_tables(env: Environment, policies: Iterable[str] = ()) -> tuple[list[TableRef], list[AssessmentFailure]]:

@@ -32,8 +32,9 @@ def verdict(
         if assessment_id is not None:
             failures += [_failure_line(failure) for failure in env.store.assessment(assessment_id).failures]
         return RunVerdict(failed=bool(failures), failures=tuple(failures), summary=("nothing was planned",))
-    settle_all(env)
     plan = env.store.plan(plan_id)
+    if not plan.dry_run:
+        settle_all(env)
     records = _newest_by_item(env.store.operations(plan_id=plan_id, limit=100_000))
     failures += [_failure_line(failure) for failure in plan.failures if failure.kind is not FailureKind.VANISHED]
     summary = [_failure_line(failure) for failure in plan.failures if failure.kind is FailureKind.VANISHED]
