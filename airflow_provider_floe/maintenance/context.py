@@ -27,16 +27,21 @@ _PROGRESS_SECONDS = 10.0
 class StoreJournal:
     """The write-ahead list of one operation, kept in the Floe store."""
 
-    def __init__(self, env: Environment, operation_id: str) -> None:
+    def __init__(self, env: Environment, operation_id: str, keeper: LeaseKeeper) -> None:
         self._store = env.store
         self._operation_id = operation_id
+        self._keeper = keeper
 
     def record_outputs(self, paths: Iterable[str]) -> None:
         """Before the files are written."""
         self._store.record_outputs(self._operation_id, paths)
 
     def record_deletions(self, deletions: Sequence[Deletion]) -> None:
-        """Before the files are deleted or moved."""
+        """Before the files are deleted or moved; the fence of a batch of deletions.
+
+        :raises LeaseLost: when the lease ran out or another run took it; then nothing may be deleted.
+        """
+        self._keeper.verify()
         self._store.record_deletions(self._operation_id, deletions)
 
     def mark_deleted(self, paths: Iterable[str]) -> None:
@@ -64,7 +69,7 @@ class RunningOperation:
         self._deadline = deadline
         self._cancelled = cancelled
         self._progress_logged_at = 0.0
-        self.journal = StoreJournal(env, record.id)
+        self.journal = StoreJournal(env, record.id, keeper)
 
     @property
     def _table(self) -> TableRef:
@@ -90,11 +95,11 @@ class RunningOperation:
             )
 
     def committing(self, detail: Mapping[str, Any]) -> None:
-        """The fence: RUNNING -> COMMITTING only while the lease is ours."""
+        """The fence: to COMMITTING only while the lease is ours; from COMMITTING too, when a commit is tried again."""
         self.checkpoint()
         self._env.store.transition(
             self._record.id,
-            expect=(OperationStatus.RUNNING,),
+            expect=(OperationStatus.RUNNING, OperationStatus.COMMITTING),
             to=OperationStatus.COMMITTING,
             lease=self._keeper.lease,
             commit_detail=dict(detail),

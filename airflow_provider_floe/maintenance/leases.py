@@ -46,6 +46,15 @@ class LeaseKeeper:
         if self._reason is not None:
             raise LeaseLost(self._reason)
 
+    def verify(self) -> None:
+        """Like :meth:`check`, but asks the store.
+
+        :raises LeaseLost: when the lease ran out or another run took it.
+        """
+        self.check()
+        if not self._env.store.holds(self.lease):
+            raise LeaseLost(f"the lease of {self.lease.table.ref()} ran out or was taken over")
+
     def stop(self) -> None:
         """Stop renewing and wait for the thread."""
         self._stop.set()
