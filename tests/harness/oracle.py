@@ -49,7 +49,8 @@ class _Worker:
         self._lock = threading.Lock()
 
     def ask(self, metadata_location: str) -> Digest:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         with self._lock:
             self._process.stdin.write(json.dumps(metadata_location) + "\n")
             answer = json.loads(self._process.stdout.readline())
