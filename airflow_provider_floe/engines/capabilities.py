@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from pydantic import Field
 
 from airflow_provider_floe.health.report import Model, TableFacts
+from airflow_provider_floe.iceberg.features import TableFeature as TableFeature
 from airflow_provider_floe.policies.model import OperationSettings
 from airflow_provider_floe.tables import Operation
-
-
-class TableFeature(StrEnum):
-    """Features of a table that an engine may not be able to handle."""
-
-    FORMAT_V1 = "format-v1"
-    FORMAT_V3 = "format-v3"
-    POSITION_DELETES = "position-deletes"
-    EQUALITY_DELETES = "equality-deletes"
-    DELETION_VECTORS = "deletion-vectors"
-    BRANCHES = "branches"
-    TAGS = "tags"
-    SPEC_EVOLUTION = "spec-evolution"
-    NAME_MAPPING = "name-mapping"
-    NESTED_TYPES = "nested-types"
-    NON_PARQUET_FILES = "non-parquet-files"
-    ENCRYPTED = "encrypted"
-    GC_DISABLED = "gc-disabled"
 
 
 class OperationCapability(Model):
