@@ -1,0 +1,209 @@
+"""Planning: from reports, policies, history, capabilities and a clock to one decision per table and operation."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from airflow_provider_floe.health.report import TableFacts, TableId
+from airflow_provider_floe.planning.batches import make_batches
+from airflow_provider_floe.planning.budgets import spend
+from airflow_provider_floe.planning.candidates import candidacy
+from airflow_provider_floe.planning.engine_choice import choose_engine
+from airflow_provider_floe.planning.estimates import estimate
+from airflow_provider_floe.planning.gates import GateInputs, blocking_gate, evaluate_gates
+from airflow_provider_floe.planning.model import (
+    Disposition,
+    DueState,
+    GateDecision,
+    GateName,
+    OperationHistory,
+    Plan,
+    PlanItem,
+    PlanRequest,
+    TableInputs,
+)
+from airflow_provider_floe.planning.score import Score, debt_score
+from airflow_provider_floe.policies.model import OperationSettings, Policy
+from airflow_provider_floe.tables import RUN_ORDER, Operation
+
+
+def plan(request: PlanRequest) -> Plan:
+    """Decide on every operation of every table.
+
+    A pure function of the request, but for the plan's own id: the order in which tables are given does not matter.
+    Items stand by table name, then in run order.
+
+    :raises ValueError: when a table stands twice in the request.
+    """
+    tables = sorted(request.tables, key=lambda table: str(table.report.table.ref()))
+    for before, after in pairwise(tables):
+        if before.report.table == after.report.table:
+            raise ValueError(f"table {after.report.table.ref()} stands twice in the plan request")
+    documents = _Documents()
+    items = [item for table in tables for item in _table_items(request, table, documents)]
+    decided, budgets = spend(items, request.budgets)
+    return Plan(
+        assessment_id=request.assessment_id,
+        run_id=request.run_id,
+        mode=request.mode,
+        created_at=request.now,
+        force=request.force,
+        dry_run=request.dry_run,
+        items=decided,
+        failures=request.failures,
+        budgets=budgets,
+        batches=make_batches(decided, request.batching),
+    )
+
+
+def item_id(run_id: str, table: TableId, operation: Operation) -> str:
+    """The id of the item for this operation in any plan of this run, so that a repeated plan names the same work."""
+    return hashlib.sha256("\0".join((run_id, str(table.ref()), operation)).encode()).hexdigest()[:32]
+
+
+@dataclass(slots=True)
+class _Documents:
+    """Wire forms and revisions, made once per policy rather than once per table."""
+
+    revisions: dict[str, str] = field(default_factory=dict)
+    settings: dict[tuple[str, Operation], dict[str, Any]] = field(default_factory=dict)
+
+    def revision(self, policy: Policy) -> str:
+        if policy.name not in self.revisions:
+            self.revisions[policy.name] = policy.revision
+        return self.revisions[policy.name]
+
+    def wire(self, policy: Policy, operation: Operation, settings: OperationSettings) -> dict[str, Any]:
+        key = (policy.name, operation)
+        if key not in self.settings:
+            self.settings[key] = settings.wire()
+        return self.settings[key]
+
+
+def _table_items(request: PlanRequest, table: TableInputs, documents: _Documents) -> list[PlanItem]:
+    score = debt_score(table.report, table.history, request.now, request.weights)
+    return [_item(request, table, operation, score, documents) for operation in RUN_ORDER]
+
+
+def _item(
+    request: PlanRequest, table: TableInputs, operation: Operation, score: Score, documents: _Documents
+) -> PlanItem:
+    governance = table.governance.get(operation)
+    policy = governance.policy if governance else None
+    settings = policy.settings(operation) if policy else None
+    base = PlanItem(
+        id=item_id(request.run_id, table.report.table, operation),
+        table=table.report.table,
+        operation=operation,
+        disposition=Disposition.NOT_GOVERNED,
+        reasons=(governance.explanation if governance else "no policy governs it",),
+        governance=governance.explanation if governance else "",
+        table_uuid=table.report.facts.uuid,
+        snapshot_id=table.report.facts.snapshot_id,
+    )
+    if request.operations is not None and operation not in request.operations:
+        named = ", ".join(sorted(request.operations, key=RUN_ORDER.index))
+        return _decided(base, Disposition.NOT_ASKED, f"the run asks for {named} only")
+    if policy is None or settings is None:
+        return base
+    schedule = policy.schedule(operation)
+    governed = base.model_copy(
+        update={
+            "policy": policy.name,
+            "policy_revision": documents.revision(policy),
+            "settings": documents.wire(policy, operation, settings),
+            "schedule_priority": schedule.priority if schedule else 0,
+            "timeout_hours": schedule.timeout if schedule else None,
+            "score": score.points,
+            "score_terms": score.terms,
+        }
+    )
+    off = _switched_off(operation, policy, settings, table.report.facts)
+    if off is not None:
+        return _decided(governed, Disposition.SWITCHED_OFF, off)
+    return _governed_item(request, table, governed, policy, settings)
+
+
+def _switched_off(operation: Operation, policy: Policy, settings: OperationSettings, facts: TableFacts) -> str | None:
+    if not settings.enabled:
+        return f"policy {policy.name} has {operation.policy_key}.enabled=false"
+    for name in ("floe.enabled", f"floe.{operation}.enabled", f"floe.{operation.policy_key}.enabled"):
+        if facts.properties.get(name, "").strip().lower() == "false":
+            return f"the table's owner opted out: table property {name}=false"
+    return None
+
+
+def _governed_item(
+    request: PlanRequest, table: TableInputs, item: PlanItem, policy: Policy, settings: OperationSettings
+) -> PlanItem:
+    operation, report = item.operation, table.report
+    due = table.due.get(operation, DueState(scheduled=False))
+    history = table.history.get(operation, OperationHistory(known=False))
+    expected = estimate(operation, report)
+    item = item.model_copy(
+        update={
+            "slot": due.latest_slot if request.mode.looks_at_schedule and due.due else None,
+            "estimate": expected,
+        }
+    )
+    chosen = candidacy(
+        operation,
+        policy=policy,
+        report=report,
+        history=table.history,
+        now=request.now,
+        named=request.operations is not None,
+        orphan_interval_days=request.orphan_interval_days,
+    )
+    if chosen.disposition is not None:
+        return _decided(item, chosen.disposition, *chosen.reasons)
+    gates = evaluate_gates(
+        GateInputs(
+            operation=operation,
+            mode=request.mode,
+            now=request.now,
+            due=due,
+            history=history,
+            conditions=policy.conditions(operation),
+            metrics=report.metrics,
+            feedback=request.feedback,
+            force=request.force,
+        )
+    )
+    engine = choose_engine(
+        operation,
+        policy,
+        settings,
+        report.facts,
+        expected.bytes_in,
+        request.capabilities,
+        request.unavailable,
+    )
+    item = item.model_copy(
+        update={
+            "gates": gates,
+            "engine": engine.engine,
+            "engine_reason": engine.reason,
+            "ignored_settings": engine.ignored,
+        }
+    )
+    block = blocking_gate(gates)
+    if block is not None:
+        disposition = Disposition.NOT_DUE if block.gate is GateName.SCHEDULE else Disposition.BLOCKED
+        return _decided(item, disposition, _block_text(block), *chosen.reasons)
+    if engine.engine is None:
+        return _decided(item, Disposition.REFUSED, engine.reason, *engine.refusals, *chosen.reasons)
+    return _decided(item, Disposition.RUN, *chosen.reasons)
+
+
+def _block_text(block: GateDecision) -> str:
+    if block.gate is GateName.SCHEDULE:
+        return block.reason
+    return f"blocked by gate {block.gate}: {block.reason}"
+
+
+def _decided(item: PlanItem, disposition: Disposition, *reasons: str) -> PlanItem:
+    return item.model_copy(update={"disposition": disposition, "reasons": reasons})
