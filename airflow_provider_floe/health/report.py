@@ -71,6 +71,7 @@ class TableMetrics(Model):
     :ivar file_size_histogram: number of data files by floor(log2(bytes)).
     :ivar partition_skew: largest number of data files in a partition divided by the mean.
     :ivar sources: for each metric that is known, where it comes from.
+    :ivar notes: what was found wrong or left out while reading, one sentence each.
     """
 
     snapshot_count: int = 0
@@ -98,6 +99,7 @@ class TableMetrics(Model):
     delete_manifest_count: int = 0
     total_manifest_size_bytes: int = 0
     sources: dict[str, Source] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Issue(Model):
