@@ -43,10 +43,10 @@ test: env ## Run every test, with lint and type check before them
 	exit $$failed
 
 demo: env ## Build a small lakehouse, let a real Airflow maintain it, show before and after
-	@$(BIN)/python demo/run.py
+	@PYTHONPATH=tests $(BIN)/python demo/run.py
 
 ui: env ## Start Airflow on the lakehouse that the demo left behind
-	@$(BIN)/python demo/run.py --ui
+	@PYTHONPATH=tests $(BIN)/python demo/run.py --ui
 
 lint: env ## Ruff and mypy
 	@$(BIN)/ruff check --quiet .

@@ -158,8 +158,8 @@ def audit_events(catalog: SqlCatalog) -> None:
         """
     )
     table = _create(catalog, "ops.audit.events", rows, partition_by="service")
-    for start in range(0, 36_000, 300):
-        table.append(rows.slice(start, 300))
+    for start in range(0, 36_000, 450):
+        table.append(rows.slice(start, 450))
 
 
 def scratch(catalog: SqlCatalog) -> None:
