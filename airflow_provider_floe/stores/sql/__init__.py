@@ -1,0 +1,1 @@
+"""The Floe store in SQL: one implementation for PostgreSQL, a SQLite file, and SQLite in memory."""
