@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.tables import Operation
 
 DAY_NAMES = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
@@ -48,6 +49,8 @@ def _interval(value: Any) -> timedelta:
     if isinstance(value, int) and not isinstance(value, bool):
         if value <= 0:
             raise ValueError(f"{value!r} must be at least one day")
+        if value > timedelta.max.days:
+            raise ValueError(f"{value!r} days are too long")
         return timedelta(days=value)
     return _duration(value)
 
@@ -55,7 +58,9 @@ def _interval(value: Any) -> timedelta:
 def _time_of_day(value: Any) -> time:
     if isinstance(value, time):
         return value
-    if isinstance(value, int):  # YAML 1.1 reads an unquoted 22:30 as the sexagesimal number 1350
+    if isinstance(value, int) and not isinstance(
+        value, bool
+    ):  # YAML 1.1 reads an unquoted 22:30 as the sexagesimal number 1350
         value = f"{value // 60:02d}:{value % 60:02d}"
     hours, _, minutes = str(value).partition(":")
     if not (hours.isdigit() and minutes.isdigit() and len(minutes) == 2 and int(hours) < 24 and int(minutes) < 60):
@@ -84,6 +89,7 @@ class Document(BaseModel):
         populate_by_name=True,
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
 
@@ -132,7 +138,10 @@ class TriggerConditions(Document):
         if isinstance(data, dict):
             for key in ("perOperationMinIntervalMinutes", "per_operation_min_interval_minutes"):
                 if isinstance(data.get(key), dict):
-                    named = {Operation.parse(str(name)): minutes for name, minutes in data[key].items()}
+                    try:
+                        named = {Operation.parse(str(name)): minutes for name, minutes in data[key].items()}
+                    except ConfigurationError as error:
+                        raise ValueError(str(error)) from None
                     data = {**data, key: named}
         return data
 

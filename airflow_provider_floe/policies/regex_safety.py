@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from itertools import combinations
 
-_PROBES = tuple(chr(code) for code in range(128)) + ("é", "ß", "Ж", "日", "٣")
+_PROBES = (*map(chr, range(128)), "é", "ß", "Ж", "日", "٣")
 _GROUP_START = re.compile(r"\((\?(?:P<\w+>|:|=|!|>))?(?!\?)")
 _QUANTIFIER = re.compile(r"(?:([*+?])|\{(\d*)(,?)(\d*)\})[?+]?")
 _INLINE_FLAGS = re.compile(r"\(\?([aimsu]+)\)")
