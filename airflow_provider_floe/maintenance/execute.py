@@ -211,13 +211,16 @@ class _TableRun:
         message: str,
         **changes: Any,
     ) -> OperationRecord:
-        finished = self.env.store.transition(
-            record.id,
-            expect=(OperationStatus.RUNNING, OperationStatus.COMMITTING),
-            to=status,
-            finished_at=self.env.store.now(),
-            **changes,
-        )
+        try:
+            finished = self.env.store.transition(
+                record.id,
+                expect=(OperationStatus.RUNNING, OperationStatus.COMMITTING),
+                to=status,
+                finished_at=self.env.store.now(),
+                **changes,
+            )
+        except LeaseLost:  # our lease ran out meanwhile, and another run has settled the record
+            return self.env.store.operation(record.id)
         if finished.result is not None:
             self.env.store.settle_bytes(item.id, finished.result.bytes_rewritten)
         record_slot(self.env, finished, outcome, message)
