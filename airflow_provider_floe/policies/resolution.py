@@ -136,20 +136,20 @@ def shadow_warnings(policies: Sequence[Policy]) -> list[str]:
     where one of them holds a regex, but none is missing.
     """
     ranked = PolicyIndex([policy for policy in policies if policy.enabled]).ranked
-    warnings = []
+    warnings: list[str] = []
     for operation in Operation:
         for position, one in enumerate(ranked):
             settings = one.policy.settings(operation)
             if settings is None or not settings.enabled or is_scheduled(one.policy, operation):
                 continue
-            for other in ranked[position + 1 :]:
-                if is_scheduled(other.policy, operation) and one.pattern.may_overlap(other.pattern):
-                    warnings.append(
-                        f"{one.policy.name} governs {operation.value} without an enabled schedule and outranks "
-                        f"{other.label} with {one.effective}: tables that match both {one.pattern.text!r} and "
-                        f"{other.pattern.text!r} are never maintained on {other.policy.name}'s schedule; give "
-                        f"{one.policy.name} a {operation.policy_key}Schedule, or lower its priority"
-                    )
+            warnings += [
+                f"{one.policy.name} governs {operation.value} without an enabled schedule and outranks {other.label} "
+                f"with {one.effective}: tables that match both {one.pattern.text!r} and {other.pattern.text!r} are "
+                f"never maintained on {other.policy.name}'s schedule; give {one.policy.name} a "
+                f"{operation.policy_key}Schedule, or lower its priority"
+                for other in ranked[position + 1 :]
+                if is_scheduled(other.policy, operation) and one.pattern.may_overlap(other.pattern)
+            ]
     return sorted(warnings)
 
 

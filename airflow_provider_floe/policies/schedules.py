@@ -2,8 +2,8 @@
 
 * A **cron** slot is every time of the local clock that the expression matches. A time that the clock skips fires when
   the gap ends; of a time that it shows twice the first fires, or both when the expression covers every hour.
-* An **interval** slot is ``anchor + n * interval``, the anchor being 1970-01-01T00:00 on the local clock. Whole days are
-  counted on the local calendar, so they stay at midnight all year; other intervals are counted in elapsed time.
+* An **interval** slot is ``anchor + n * interval``, the anchor being 1970-01-01T00:00 on the local clock. Whole days
+  are counted on the local calendar, so they stay at midnight all year; other intervals are counted in elapsed time.
 * A slot outside the schedule's window or days **moves** to the next opening of the window. Slots that move to the same
   opening are one slot. A window with one end given reaches to midnight; days without a window mean whole days.
 
@@ -12,6 +12,7 @@ Everything that comes out is in UTC. Which slots exist depends on the schedule a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache
@@ -83,7 +84,7 @@ class _Calendar:
         wall = self._wall_before(_whole_minute(local + change) + _MINUTE)
         while True:
             reached = [instant for instant in self._instants(wall) if instant <= at]
-            best = max(reached + [best] if best else reached, default=None)
+            best = max([*reached, best] if best else reached, default=None)
             if best is not None and wall <= local - change:
                 return best
             wall = self._wall_before(wall)
@@ -95,7 +96,7 @@ class _Calendar:
         wall = self._wall_after(_whole_minute(local - change) - _MINUTE)
         while True:
             ahead = [instant for instant in self._instants(wall) if instant > at]
-            best = min(ahead + [best] if best else ahead, default=None)
+            best = min([*ahead, best] if best else ahead, default=None)
             if best is not None and wall >= local + change:
                 return best
             wall = self._wall_after(wall)
@@ -177,13 +178,15 @@ class PolicyTicks:
 
         :raises InvalidSchedule: as :meth:`SlotSchedule.of`.
         """
-        found = []
-        for operation, schedule in _scheduled(policy):
-            found.append(SlotSchedule.of(schedule, default_timezone))
-            if _is_critical(policy, operation):
-                hourly = schedule.model_copy(update={"cron_expression": None, "interval": _HOURLY})
-                found.append(SlotSchedule.of(hourly, default_timezone))
-        return cls(tuple(found))
+        return cls.of_schedules(tick_schedules(policy), default_timezone)
+
+    @classmethod
+    def of_schedules(cls, schedules: Iterable[Schedule], default_timezone: str) -> PolicyTicks:
+        """The ticks of what :func:`tick_schedules` found.
+
+        :raises InvalidSchedule: as :meth:`SlotSchedule.of`.
+        """
+        return cls(tuple(SlotSchedule.of(schedule, default_timezone) for schedule in schedules))
 
     def next_tick(self, after: datetime) -> datetime | None:
         """The first tick strictly after the instant, UTC; None when there are no ticks."""
@@ -193,6 +196,16 @@ class PolicyTicks:
         """The newest tick at or before the instant, UTC; None when there is none."""
         slots = (schedule.latest_slot(at) for schedule in self.schedules)
         return max((slot for slot in slots if slot is not None), default=None)
+
+
+def tick_schedules(policy: Policy) -> list[Schedule]:
+    """The schedules whose slots are the policy's ticks, hourly ones of critical pipelines included."""
+    found = []
+    for operation, schedule in _scheduled(policy):
+        found.append(schedule)
+        if _is_critical(policy, operation):
+            found.append(schedule.model_copy(update={"cron_expression": None, "interval": _HOURLY}))
+    return found
 
 
 def is_scheduled(policy: Policy, operation: Operation) -> bool:
