@@ -1,0 +1,55 @@
+"""Execute task: carry out one batch of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_floe.errors import OperationCancelled
+from airflow_provider_floe.links import FloeRecordLink
+from airflow_provider_floe.operators.base import FloeOperator, maintained_outlets, record_lines, where
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class FloeExecuteOperator(FloeOperator):
+    """Run one batch of a plan: one large table or several small ones. Ends green; the verdict task judges.
+
+    A retry runs only what is unfinished.
+
+    :param plan_id: id of the plan.
+    :param batch: number of the batch in the plan, from 0.
+    :param batch_label: what the UI shows for this batch.
+    """
+
+    template_fields: Sequence[str] = ("plan_id", "batch", "batch_label")
+    operator_extra_links = (FloeRecordLink(),)
+
+    def __init__(self, *, plan_id: str, batch: int, batch_label: str = "", **kwargs: Any) -> None:
+        kwargs.setdefault("outlets", maintained_outlets())
+        kwargs.setdefault("map_index_template", "{{ task.batch_label }}")
+        super().__init__(**kwargs)
+        self.plan_id = plan_id
+        self.batch = batch
+        self.batch_label = batch_label
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run what is unfinished of the batch.
+
+        :raises OperationCancelled: when the task was asked to stop.
+        """
+        from airflow_provider_floe.maintenance.execute import execute
+
+        with self.environment(context) as (env, events):
+            result = execute(env, self.plan_id, int(self.batch), context=where(context), cancelled=self.cancelled)
+            if self.cancelled():
+                raise OperationCancelled(f"batch {self.batch} of plan {self.plan_id} was cancelled")
+        if self.outlets:
+            events.publish(context["outlet_events"])
+        return {
+            "plan_id": self.plan_id,
+            "batch": int(self.batch),
+            "records": record_lines(result.records),
+            "finished before": list(result.skipped),
+        }

@@ -1,0 +1,7 @@
+"""The Airflow dag ``floe_maintenance``: maintain the one table that the trigger form, or the run's conf, names."""
+
+from __future__ import annotations
+
+from airflow_provider_floe.dag_factory import table_maintenance_dag
+
+dag = table_maintenance_dag()

@@ -1,0 +1,7 @@
+"""One Airflow dag for each Floe policy in ``policies/`` beside this file (or ``[floe] policies_path``)."""
+
+from __future__ import annotations
+
+from airflow_provider_floe.dag_factory import load_policy_dags
+
+load_policy_dags(globals())
