@@ -1,0 +1,158 @@
+"""Deletes files of a table: within caps, journaled first, spared when referenced anew, set aside where asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from pyiceberg.io import FileIO
+from pyiceberg.table import Table
+
+from airflow_provider_floe.engines.base import Deletion, OperationContext, OperationRequest
+from airflow_provider_floe.errors import UnsafeOperation
+from airflow_provider_floe.iceberg.listing import delete_files, in_batches, move_file
+from airflow_provider_floe.iceberg.paths import is_under, normalise, path_key, relative_to, same_store
+from airflow_provider_floe.iceberg.reachability import ReferenceWalk
+from airflow_provider_floe.policies.model import DeletionSafety
+
+log = logging.getLogger(__name__)
+
+QUARANTINE_FOLDER = "_floe_quarantine"
+"""Below the table's location; the files of each operation stand in a folder of its id."""
+
+_BATCH = 1_000
+
+
+@dataclass(frozen=True)
+class DeletionOutcome:
+    """What became of the files that were to go.
+
+    :ivar spared: files that a concurrent commit referenced before their turn came.
+    """
+
+    deleted: int = 0
+    quarantined: int = 0
+    bytes: int = 0
+    spared: int = 0
+
+    def __add__(self, other: DeletionOutcome) -> DeletionOutcome:
+        return DeletionOutcome(
+            self.deleted + other.deleted,
+            self.quarantined + other.quarantined,
+            self.bytes + other.bytes,
+            self.spared + other.spared,
+        )
+
+
+def check_caps(settings: DeletionSafety, *, files: int, size_bytes: int, of_files: int) -> None:
+    """Halt before anything is deleted when a run would delete more than the policy allows (promise 18).
+
+    :param of_files: the number of files that ``maxDeleteShare`` refers to.
+    :raises UnsafeOperation: naming the cap, its value and what was found.
+    """
+    share = files / of_files if of_files else 0.0
+    for name, cap, found, text in (
+        ("maxDeleteFiles", settings.max_delete_files, files, f"{files} files"),
+        ("maxDeleteBytes", settings.max_delete_bytes, size_bytes, f"{size_bytes} bytes"),
+        ("maxDeleteShare", settings.max_delete_share, share, f"{files} of {of_files} files ({share:.1%})"),
+    ):
+        if cap is not None and found > cap:
+            raise UnsafeOperation(
+                f"{name}={cap} would be exceeded: {text} would be deleted, so none was. "
+                f"If that many are right to go, raise {name} in the policy"
+            )
+
+
+def delete_unreferenced(
+    request: OperationRequest, context: OperationContext, deletions: Sequence[Deletion], walk: ReferenceWalk
+) -> DeletionOutcome:
+    """Delete, or move where ``quarantined_to`` says so, in batches.
+
+    Before each batch the table is loaded again, and what it references by then is spared (promise 2); then the batch
+    is journaled (promise 18), then deleted.
+
+    :param walk: has walked through everything that the table referenced when the deletions were chosen.
+    :raises LeaseLost: or OperationCancelled, between batches; what stands in the journal as deleted is.
+    """
+    outcome = DeletionOutcome()
+    referenced: set[str] = set()
+    uuid = None
+    for done, batch in _numbered(deletions):
+        context.checkpoint()
+        table = context.load_table()
+        if uuid not in (None, table.metadata.table_uuid):
+            raise UnsafeOperation(f"{request.table} is another table now (its uuid changed): the deletion was stopped")
+        uuid = table.metadata.table_uuid
+        referenced.update(path_key(file.path) for file in walk.new_files(table))
+        going = [deletion for deletion in batch if path_key(deletion.path) not in referenced]
+        context.journal.record_deletions(going)
+        outcome += _carry_out(table.io, going, context.journal.mark_deleted)
+        outcome += DeletionOutcome(spared=len(batch) - len(going))
+        context.progress(done + len(batch), len(deletions), "files")
+    if outcome.spared:
+        log.info("%s: spared %s files that a concurrent commit references now", request.table, outcome.spared)
+    return outcome
+
+
+def to_quarantine(table: Table, operation_id: str, deletions: Sequence[Deletion]) -> list[Deletion]:
+    """The same deletions as moves into the table's quarantine folder."""
+    root = table.location().rstrip("/")
+    location = normalise(root)
+    folder = f"{root}/{QUARANTINE_FOLDER}/{operation_id}"
+    moves = []
+    for deletion in deletions:
+        path = normalise(deletion.path)
+        if deletion.path.startswith(root + "/"):
+            relative = deletion.path[len(root) + 1 :]
+        elif is_under(path.path, location.path) and same_store(path, location):
+            relative = relative_to(path.path, location.path)
+        else:
+            relative = f"_outside/{path.scheme or 'file'}/{path.authority or '-'}{path.path}"
+        moves.append(replace(deletion, quarantined_to=f"{folder}/{relative}"))
+    return moves
+
+
+def restore(io: FileIO, entries: Sequence[tuple[str, str]]) -> int:
+    """Move quarantined files back; returns how many came back.
+
+    A file that was never moved, or whose place is taken again, is left as it is.
+
+    :param entries: original path and path in quarantine of each file.
+    """
+    restored = 0
+    for path, quarantined in entries:
+        if not io.new_input(quarantined).exists():
+            log.warning("%s is not in quarantine any more, %s is not restored", quarantined, path)
+        elif io.new_input(path).exists():
+            log.warning("%s exists, its copy %s stays in quarantine", path, quarantined)
+        else:
+            move_file(io, quarantined, path)
+            restored += 1
+    return restored
+
+
+def _numbered(deletions: Sequence[Deletion]) -> Iterator[tuple[int, list[Deletion]]]:
+    done = 0
+    for batch in in_batches(deletions, _BATCH):
+        yield done, batch
+        done += len(batch)
+
+
+def _carry_out(io: FileIO, deletions: Sequence[Deletion], mark: Callable[[list[str]], None]) -> DeletionOutcome:
+    moving = [(d, d.quarantined_to) for d in deletions if d.quarantined_to is not None]
+    deleting = [d for d in deletions if d.quarantined_to is None]
+    moved: list[Deletion] = []
+    for deletion, target in moving:
+        try:
+            move_file(io, deletion.path, target)
+        except FileNotFoundError:
+            log.info("%s was gone already", deletion.path)
+            continue
+        mark([deletion.path])
+        moved.append(deletion)
+    if deleting:
+        delete_files(io, [deletion.path for deletion in deleting])
+        mark([deletion.path for deletion in deleting])
+    size = sum(deletion.size_bytes for deletion in (*moved, *deleting))
+    return DeletionOutcome(deleted=len(deleting), quarantined=len(moved), bytes=size)

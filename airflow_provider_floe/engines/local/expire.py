@@ -1,0 +1,183 @@
+"""Expire snapshots: remove them from the metadata, then delete exactly the files that became unreachable."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pyiceberg.table import Table
+
+from airflow_provider_floe.engines.base import Deletion, OperationContext, OperationRequest, OperationResult
+from airflow_provider_floe.engines.local.deletion import check_caps, delete_unreferenced, to_quarantine
+from airflow_provider_floe.engines.local.expire_commit import (
+    Removal,
+    commit_removal,
+    removal_happened,
+    restore_lost_refs,
+)
+from airflow_provider_floe.errors import CommitConflict, ConfigurationError, RetentionRefused
+from airflow_provider_floe.iceberg.reachability import (
+    FileKind,
+    ReachableFile,
+    ReferenceWalk,
+    read_manifest_lists,
+    unreachable_after,
+)
+from airflow_provider_floe.iceberg.retention import ExpirePlan, snapshots_to_expire, undeletable_reason
+from airflow_provider_floe.policies.model import ExpireSnapshots
+
+log = logging.getLogger(__name__)
+
+CLEAN_EXPIRED_METADATA_SUPPORTED = True
+"""Whether ``cleanExpiredMetadata`` is honoured."""
+
+
+def run(request: OperationRequest, context: OperationContext, memory_limit_bytes: int) -> OperationResult:
+    """Expire snapshots of a table by policy and retention.
+
+    :param memory_limit_bytes: unused: only paths that become unreachable are held.
+    :raises RetentionRefused: the table forbids deletion, or a branch or tag needs the snapshot.
+    :raises UnsafeOperation: a cap would be exceeded, or what is referenced is not known for sure; nothing was deleted.
+    :raises CommitConflict: others kept committing first; nothing was changed.
+    :raises CommitOutcomeUnknown: see :func:`expiry_happened`; nothing was deleted.
+    """
+    started = time.monotonic()
+    settings = request.settings
+    if not isinstance(settings, ExpireSnapshots):
+        raise ConfigurationError(f"expire_snapshots needs settings of expireSnapshots, not {type(settings).__name__}")
+    committed = _commit(request, context, settings)
+    if committed is None:
+        return OperationResult(
+            changed=False,
+            message="no snapshot is past retention",
+            duration_seconds=time.monotonic() - started,
+        )
+    before, removal = committed
+    after = restore_lost_refs(context, before, removal)
+    walk = ReferenceWalk()
+    files = unreachable_after(before, after, walk=walk)
+    deletions = _deletions(before, files)
+    _check_caps(settings, before, removal, deletions)
+    if settings.quarantine is not None:
+        deletions = to_quarantine(after, request.operation_id, deletions)
+    outcome = delete_unreferenced(request, context, deletions, walk)
+    return OperationResult(
+        changed=True,
+        message=_message(before, removal, outcome.deleted + outcome.quarantined, outcome.bytes),
+        snapshots_expired=len(removal.snapshot_ids),
+        files_deleted=outcome.deleted,
+        files_quarantined=outcome.quarantined,
+        bytes_deleted=outcome.bytes,
+        snapshot_before=before.metadata.current_snapshot_id,
+        snapshot_after=after.metadata.current_snapshot_id,
+        duration_seconds=time.monotonic() - started,
+        ignored_settings=request.ignored_settings,
+        details={**removal.detail(before), "spared": outcome.spared},
+    )
+
+
+def expiry_happened(table: Table, detail: Mapping[str, Any]) -> bool:
+    """Whether the expiry that announced ``detail`` before its commit is in the table.
+
+    :param detail: what :meth:`OperationContext.committing` was given.
+    """
+    return removal_happened(table, detail)
+
+
+def _commit(
+    request: OperationRequest, context: OperationContext, settings: ExpireSnapshots
+) -> tuple[Table, Removal] | None:
+    """The table as it was right before the commit, and what was removed; None when there is nothing to remove."""
+    foretold: Removal | None = None
+    refused = 0
+    while True:
+        context.checkpoint()
+        table = context.load_table()
+        if reason := undeletable_reason(table):
+            raise RetentionRefused(f"{request.table}: {reason}")
+        removal = _removal(table, settings, snapshots_to_expire(table.metadata, settings, context.now()))
+        if removal.empty:
+            return None
+        if removal != foretold and _has_caps(settings):
+            # reading manifests takes time: the table is loaded once more before the commit
+            files = unreachable_after(table, table, without=removal.snapshot_ids)
+            _check_caps(settings, table, removal, _deletions(table, files))
+            foretold = removal
+            continue
+        if commit_removal(context, table, removal):
+            return table, removal
+        refused += 1
+        _back_off(table, refused)
+
+
+def _removal(table: Table, settings: ExpireSnapshots, plan: ExpirePlan) -> Removal:
+    schema_ids, spec_ids = _unused(table, plan) if settings.clean_expired_metadata else ((), ())
+    return Removal(plan.snapshot_ids, plan.refs_to_drop, schema_ids, spec_ids)
+
+
+def _unused(table: Table, plan: ExpirePlan) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Schemas and partition specs that no snapshot kept uses."""
+    metadata = table.metadata
+    kept = [s for s in metadata.snapshots if s.snapshot_id not in plan.snapshot_ids]
+    schemas = {schema.schema_id for schema in metadata.schemas} - {metadata.current_schema_id}
+    schemas -= {s.schema_id for s in kept if s.schema_id is not None}
+    if any(s.schema_id is None for s in kept):
+        schemas = set()
+    specs = {spec.spec_id for spec in metadata.partition_specs} - {metadata.default_spec_id}
+    if specs:
+        for _, manifests in read_manifest_lists(table, kept):
+            specs -= {manifest.partition_spec_id for manifest in manifests}
+    return tuple(sorted(schemas)), tuple(sorted(specs))
+
+
+def _deletions(before: Table, files: list[ReachableFile]) -> list[Deletion]:
+    reason = f"unreachable after expiring snapshots (was in {before.metadata_location})"
+    return [Deletion(file.path, _size(before, file), f"{file.kind} {reason}") for file in files]
+
+
+def _size(table: Table, file: ReachableFile) -> int:
+    if file.size_bytes is not None or file.kind is not FileKind.MANIFEST_LIST:
+        return file.size_bytes or 0
+    return len(table.io.new_input(file.path))
+
+
+def _has_caps(settings: ExpireSnapshots) -> bool:
+    caps = (settings.max_delete_files, settings.max_delete_bytes, settings.max_delete_share)
+    return any(cap is not None for cap in caps)
+
+
+def _check_caps(settings: ExpireSnapshots, before: Table, removal: Removal, deletions: list[Deletion]) -> None:
+    """``maxDeleteShare`` refers to the files deleted and those of the current snapshot together."""
+    if not _has_caps(settings):
+        return
+    current = before.metadata.current_snapshot()
+    live = 0
+    if current is not None and current.snapshot_id not in removal.snapshot_ids:
+        for _, manifests in read_manifest_lists(before, [current]):
+            live = sum(1 + (m.added_files_count or 0) + (m.existing_files_count or 0) for m in manifests)
+    size = sum(deletion.size_bytes for deletion in deletions)
+    check_caps(settings, files=len(deletions), size_bytes=size, of_files=live + len(deletions))
+
+
+def _back_off(table: Table, refused: int) -> None:
+    properties = table.metadata.properties
+    if refused > int(properties.get("commit.retry.num-retries", 4)):
+        raise CommitConflict(
+            f"{'.'.join(table.name())}: the catalog refused {refused} commits in a row because others came first; "
+            "nothing was changed. Run again when there are fewer writers, or raise commit.retry.num-retries"
+        )
+    least = int(properties.get("commit.retry.min-wait-ms", 100))
+    most = int(properties.get("commit.retry.max-wait-ms", 60_000))
+    time.sleep(min(most, least * 2 ** (refused - 1)) * random.uniform(0.5, 1.0) / 1000)
+
+
+def _message(before: Table, removal: Removal, files: int, size: int) -> str:
+    parts = [f"expired {len(removal.snapshot_ids)} of {len(before.metadata.snapshots)} snapshots"]
+    if removal.refs:
+        parts.append(f"dropped {', '.join(removal.refs)}, past their age")
+    if removal.schema_ids or removal.spec_ids:
+        parts.append(f"removed {len(removal.schema_ids)} unused schemas and {len(removal.spec_ids)} unused specs")
+    return f"{'; '.join(parts)}; {files} files ({size} bytes) became unreachable and were removed"
