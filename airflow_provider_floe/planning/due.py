@@ -32,6 +32,7 @@ def due_state(
         scheduled=True,
         latest_slot=slots.latest_slot(run_after),
         consumed_slot=consumed,
+        first_open_slot=None if consumed is None else slots.next_slot(consumed),
         next_slot=slots.next_slot(run_after),
         in_window=in_window,
         next_window_at=None if in_window else slots.next_window(now),

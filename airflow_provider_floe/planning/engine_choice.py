@@ -93,7 +93,7 @@ def _auto(
     if chosen == EngineName.LOCAL and bytes_in > LOCAL_LIMIT_BYTES:
         reason = f"auto: no other engine can run it, although {size} is above {limit}"
     elif chosen == EngineName.LOCAL:
-        reason = f"auto: {size}, at most {limit} is cheapest on the local engine"
+        reason = f"auto: {size}; up to {limit} the local engine is the cheapest"
     else:
         reason = f"auto: the cheapest engine that can run it, {size}"
         passed_over = order[: order.index(chosen)]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from airflow_provider_floe.health.report import TableId
 from airflow_provider_floe.planning.budgets import BYTES
 from airflow_provider_floe.planning.estimates import estimate_text
-from airflow_provider_floe.planning.model import BudgetUse, Disposition, GateDecision, Plan, PlanItem
+from airflow_provider_floe.planning.model import BudgetUse, Disposition, GateDecision, GateName, Plan, PlanItem
 from airflow_provider_floe.planning.text import bytes_text, count_text, number_text, time_text
 
 WIDTH = 120
@@ -28,7 +28,8 @@ def explain_plan(plan: Plan) -> list[str]:
     if counts:
         lines += _wrap(", ".join(f"{kind} {counts[kind]:,}" for kind in Disposition if counts[kind]), 2)
     for budget in plan.budgets:
-        lines += _wrap(_budget_text(budget), 2)
+        if budget.limit:
+            lines += _wrap(_budget_text(budget), 2)
     if plan.batches:
         lines += _wrap(f"{count_text(len(plan.batches), 'batch', 'batches')} to execute", 2)
     for failure in plan.failures:
@@ -36,13 +37,19 @@ def explain_plan(plan: Plan) -> list[str]:
     for table, items in tables:
         lines += _wrap(_table_text(table, items))
         for item in items:
-            lines += [f"  {line}" for line in _item_lines(item, WIDTH - 2, full=item.disposition is Disposition.RUN)]
+            lines += [f"  {line}" for line in _item_lines(item, WIDTH - 2, item.gates if _runs(item) else ())]
     return lines
 
 
 def explain_item(item: PlanItem) -> list[str]:
     """Everything that led to one decision: reasons, policy, engine, estimate, each gate, each term of the score."""
-    return [*_wrap(str(item.table.ref())), *_item_lines(item, WIDTH, full=True)]
+    lines = [*_wrap(str(item.table.ref())), *_item_lines(item, WIDTH, item.gates)]
+    if item.policy:
+        lines += _labelled("policy", [item.governance or item.policy], WIDTH)
+    if item.score_terms:
+        terms = [f"{term.points:+.1f} {term.name}: {term.reason}" for term in item.score_terms]
+        lines += _labelled("score", [f"{_points(item)}, the sum of", *terms], WIDTH)
+    return lines
 
 
 def plan_table_rows(plan: Plan) -> list[dict[str, str]]:
@@ -53,7 +60,7 @@ def plan_table_rows(plan: Plan) -> list[dict[str, str]]:
             "operation": item.operation.value,
             "decision": item.disposition.value,
             "why": item.reasons[0] if item.reasons else "",
-            "score": number_text(round(item.score, 1)) if item.policy else "",
+            "score": _points(item) if item.policy else "",
             "rank": str(item.rank or ""),
             "estimate": estimate_text(item.operation, item.estimate) if _has_estimate(item) else "",
         }
@@ -77,58 +84,53 @@ def _rank(items: Iterable[PlanItem]) -> int | None:
 
 
 def _table_text(table: TableId, items: list[PlanItem]) -> str:
+    """The table with its score, and the terms of it that have points: they are the same for all its operations."""
+    governed = next((item for item in items if item.policy), None)
+    if governed is None:
+        return str(table.ref())
     rank = _rank(items)
-    score = max(item.score for item in items)
-    governed = any(item.policy for item in items)
-    parts = [f"score {number_text(round(score, 1))}"] if governed else []
-    parts += [f"rank {rank}"] if rank is not None else []
-    return f"{table.ref()}{': ' if parts else ''}{', '.join(parts)}"
+    text = f"{table.ref()}: score {_points(governed)}" + (f", rank {rank}" if rank is not None else "")
+    terms = [f"{term.points:+.1f} {term.name}" for term in governed.score_terms if term.points]
+    return f"{text} ({', '.join(terms)})" if terms else text
 
 
 def _budget_text(budget: BudgetUse) -> str:
     show = bytes_text if budget.name == BYTES else number_text
-    if not budget.limit:
-        return f"budget {budget.name}: unlimited, this plan takes {show(budget.used)}"
     available = budget.limit if budget.available is None else budget.available
     left = "" if available == budget.limit else f", of which {show(available)} were left"
     return f"budget {budget.name}: this plan takes {show(budget.used)} of {show(budget.limit)}{left}"
+
+
+def _runs(item: PlanItem) -> bool:
+    return item.disposition is Disposition.RUN
 
 
 def _has_estimate(item: PlanItem) -> bool:
     return item.rank is not None
 
 
-def _item_lines(item: PlanItem, width: int, *, full: bool) -> list[str]:
-    mark = "+" if item.disposition is Disposition.RUN else "-"
-    head = f"{mark} {item.operation}: {item.disposition}"
-    if item.disposition is Disposition.RUN:
-        head = f"{head} on {item.engine}"
+def _points(item: PlanItem) -> str:
+    return number_text(round(item.score, 1))
+
+
+def _item_lines(item: PlanItem, width: int, gates: Iterable[GateDecision]) -> list[str]:
+    head = f"+ {item.operation}: run on {item.engine}" if _runs(item) else f"- {item.operation}: {item.disposition}"
     lines = _wrap(head, width=width)
-    label = "why" if item.disposition is Disposition.RUN else "why not"
-    lines += _labelled(label, item.reasons, width)
+    lines += _labelled("why" if _runs(item) else "why not", item.reasons, width)
     if _has_estimate(item):
         lines += _labelled("estimate", [estimate_text(item.operation, item.estimate)], width)
-    if item.ignored_settings:
-        lines += _labelled("ignored", item.ignored_settings, width)
-    if not full:
-        return lines
-    if item.policy:
-        lines += _labelled("policy", [item.governance or item.policy], width)
     if item.engine_reason:
         lines += _labelled("engine", [f"{item.engine or 'none'}: {item.engine_reason}"], width)
-    for gate in item.gates:
-        lines += _labelled("gate", [_gate_text(gate)], width)
-    if item.score_terms:
-        lines += _labelled("score", [f"{number_text(round(item.score, 1))}, the sum of"], width)
-        for term in item.score_terms:
-            lines += _labelled("", [f"{term.points:+.1f} {term.name}: {term.reason}"], width)
+    lines += _labelled("ignored", item.ignored_settings, width)
+    lines += _labelled("gates", [_gate_text(gate) for gate in gates], width)
     return lines
 
 
 def _gate_text(gate: GateDecision) -> str:
     if gate.passed is None:
         return f"{gate.gate}: {gate.reason}"
-    parts = [f"{gate.gate} {'passed' if gate.passed else 'blocked'}: {gate.reason}"]
+    verb = "" if gate.gate is GateName.DEADLINE else " passed" if gate.passed else " blocked"
+    parts = [f"{gate.gate}{verb}: {gate.reason}"]
     parts += [f"met {text}" for text in gate.met]
     parts += [f"not met {text}" for text in gate.unmet]
     if gate.next_eligible_at is not None:
@@ -137,7 +139,7 @@ def _gate_text(gate: GateDecision) -> str:
 
 
 def _labelled(label: str, texts: Iterable[str], width: int) -> list[str]:
-    lines = []
+    lines: list[str] = []
     for text in texts:
         lines += _wrap(text, 13, width, first=f"    {label:<9}")
         label = ""

@@ -215,6 +215,8 @@ class DueState:
     :ivar scheduled: False: no schedule or a disabled one, so on demand only.
     :ivar latest_slot: newest slot <= the run's ``run_after``, UTC; None when there is none yet.
     :ivar consumed_slot: slot of the last schedule execution that consumed one, UTC.
+    :ivar first_open_slot: first slot after ``consumed_slot``, UTC; before ``latest_slot`` when runs were missed or left
+        slots open.
     :ivar next_slot: first slot after ``run_after``, UTC.
     :ivar in_window: whether now lies inside the schedule's window and days.
     :ivar next_window_at: when the window opens next, UTC; None when there is no window.
@@ -223,6 +225,7 @@ class DueState:
     scheduled: bool
     latest_slot: datetime | None = None
     consumed_slot: datetime | None = None
+    first_open_slot: datetime | None = None
     next_slot: datetime | None = None
     in_window: bool = True
     next_window_at: datetime | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from airflow_provider_floe.health.report import TableFacts, TableId
+from airflow_provider_floe.health.report import TableId
 from airflow_provider_floe.planning.batches import make_batches
 from airflow_provider_floe.planning.budgets import spend
 from airflow_provider_floe.planning.candidates import candidacy
@@ -26,6 +26,7 @@ from airflow_provider_floe.planning.model import (
     TableInputs,
 )
 from airflow_provider_floe.planning.score import Score, debt_score
+from airflow_provider_floe.planning.text import time_text
 from airflow_provider_floe.policies.model import OperationSettings, Policy
 from airflow_provider_floe.tables import RUN_ORDER, Operation
 
@@ -59,9 +60,13 @@ def plan(request: PlanRequest) -> Plan:
     )
 
 
-def item_id(run_id: str, table: TableId, operation: Operation) -> str:
-    """The id of the item for this operation in any plan of this run, so that a repeated plan names the same work."""
-    return hashlib.sha256("\0".join((run_id, str(table.ref()), operation)).encode()).hexdigest()[:32]
+def item_id(request: PlanRequest, table: TableId, operation: Operation) -> str:
+    """The id of an item: the same whenever this request is planned, another when the run is planned again later.
+
+    The time is part of it, because a cleared run plans anew under its old run id, and both plans are kept.
+    """
+    parts = (request.run_id, request.now.isoformat(), str(table.ref()), operation.value)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 @dataclass(slots=True)
@@ -95,7 +100,7 @@ def _item(
     policy = governance.policy if governance else None
     settings = policy.settings(operation) if policy else None
     base = PlanItem(
-        id=item_id(request.run_id, table.report.table, operation),
+        id=item_id(request, table.report.table, operation),
         table=table.report.table,
         operation=operation,
         disposition=Disposition.NOT_GOVERNED,
@@ -121,34 +126,35 @@ def _item(
             "score_terms": score.terms,
         }
     )
-    off = _switched_off(operation, policy, settings, table.report.facts)
-    if off is not None:
-        return _decided(governed, Disposition.SWITCHED_OFF, off)
-    return _governed_item(request, table, governed, policy, settings)
-
-
-def _switched_off(operation: Operation, policy: Policy, settings: OperationSettings, facts: TableFacts) -> str | None:
     if not settings.enabled:
-        return f"policy {policy.name} has {operation.policy_key}.enabled=false"
-    for name in ("floe.enabled", f"floe.{operation}.enabled", f"floe.{operation.policy_key}.enabled"):
-        if facts.properties.get(name, "").strip().lower() == "false":
-            return f"the table's owner opted out: table property {name}=false"
-    return None
+        off = f"policy {policy.name} has {operation.policy_key}.enabled=false"
+        return _decided(governed, Disposition.SWITCHED_OFF, off)
+    due = table.due.get(operation, DueState(scheduled=False))
+    slot = due.latest_slot if request.mode.looks_at_schedule and due.due else None
+    decided = _decide(
+        request,
+        table,
+        governed.model_copy(update={"slot": slot, "estimate": estimate(operation, table.report)}),
+        policy,
+        settings,
+        due,
+    )
+    if slot is not None and due.first_open_slot is not None and due.first_open_slot < slot:
+        answered = f"answers every open slot from {time_text(due.first_open_slot)} to {time_text(slot)}"
+        return _decided(decided, decided.disposition, *decided.reasons, answered)
+    return decided
 
 
-def _governed_item(
-    request: PlanRequest, table: TableInputs, item: PlanItem, policy: Policy, settings: OperationSettings
+def _decide(
+    request: PlanRequest,
+    table: TableInputs,
+    item: PlanItem,
+    policy: Policy,
+    settings: OperationSettings,
+    due: DueState,
 ) -> PlanItem:
     operation, report = item.operation, table.report
-    due = table.due.get(operation, DueState(scheduled=False))
     history = table.history.get(operation, OperationHistory(known=False))
-    expected = estimate(operation, report)
-    item = item.model_copy(
-        update={
-            "slot": due.latest_slot if request.mode.looks_at_schedule and due.due else None,
-            "estimate": expected,
-        }
-    )
     chosen = candidacy(
         operation,
         policy=policy,
@@ -178,7 +184,7 @@ def _governed_item(
         policy,
         settings,
         report.facts,
-        expected.bytes_in,
+        item.estimate.bytes_in,
         request.capabilities,
         request.unavailable,
     )

@@ -71,7 +71,6 @@ def report(
     issues: tuple[Issue, ...] = (),
     works: tuple[OperationWork, ...] = (),
     metrics: TableMetrics | None = None,
-    properties: dict[str, str] | None = None,
 ) -> HealthReport:
     return HealthReport(
         id=f"report-{name}",
@@ -84,7 +83,6 @@ def report(
             metadata_location=f"s3://lake/db/{name}/metadata/1.json",
             format_version=2,
             snapshot_id=7,
-            properties=properties or {},
         ),
         metrics=metrics or TableMetrics(snapshot_count=1),
         issues=issues,
@@ -242,7 +240,6 @@ def table_inputs(draw: st.DrawFn, name: str) -> TableInputs:
         ),
         works=tuple(draw(works(operation)) for operation in governor.operations),
         metrics=draw(metrics()),
-        properties=draw(st.sampled_from([{}, {}, {}, {"floe.enabled": "false"}])),
     )
     base = inputs(health, governor=governor)
     return TableInputs(
