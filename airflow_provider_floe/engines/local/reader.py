@@ -1,0 +1,219 @@
+"""Reads the rows of data files in file order, without those that delete files remove."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.typedef import Record
+from pyiceberg.types import NestedField
+
+from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout, data_file, scan_batches
+from airflow_provider_floe.errors import UnsupportedTableFeature
+from airflow_provider_floe.iceberg.deletes import DeleteIndex
+from airflow_provider_floe.iceberg.files import FileContent, LiveFile
+
+BATCH_ROWS = 65_536
+
+_NO_METRICS: dict[str, Any] = {
+    "record_count": 0,
+    "column_sizes": {},
+    "value_counts": {},
+    "null_value_counts": {},
+    "nan_value_counts": {},
+    "lower_bounds": {},
+    "upper_bounds": {},
+    "split_offsets": None,
+}
+
+
+def project(
+    metadata: TableMetadata, io: FileIO, file: LiveFile, partition: Record, schema: Schema
+) -> Iterator[pa.RecordBatch]:
+    """One file's rows as columns of ``schema``, matched by field id."""
+    entry = data_file(file.path, partition, file.spec_id, file.file_size_bytes, None, **_NO_METRICS)
+    return scan_batches(metadata, io, entry, schema)
+
+
+class GroupReader:
+    """Reads the files of one partition, with the delete files that apply to them loaded once."""
+
+    def __init__(self, table: Table, layout: ParquetLayout, partition: Record, deletes: Sequence[LiveFile]) -> None:
+        self._table = table
+        self._metadata = table.metadata
+        self._layout = layout
+        self._partition = partition
+        self._index = DeleteIndex(table.metadata, deletes)
+        self._deletes = deletes
+        self._positions: dict[str, dict[str, list[Any]]] = {}
+        self._keys: dict[str, EqualityKeys] = {}
+
+    def load(self, files: Sequence[LiveFile]) -> None:
+        """Read the delete files, as far as they concern these data files."""
+        paths = pa.array(sorted({file.path for file in files}), pa.string())
+        for delete in self._deletes:
+            if delete.content is FileContent.POSITION_DELETES:
+                self._positions[delete.path] = read_positions(self._table.io, delete, paths)
+            else:
+                self._keys[delete.path] = read_keys(self._table, delete, self._partition)
+
+    def batches(self, file: LiveFile) -> Iterator[pa.RecordBatch]:
+        """The rows of one data file that are live, in the layout of the files to write."""
+        applicable = self._index.of(file)
+        positions = deleted_positions(self._positions, applicable, file.path)
+        keys = [self._keys[one.path] for one in applicable if one.content is FileContent.EQUALITY_DELETES]
+        current = len(self._metadata.schema().fields)
+        offset = 0
+        for batch in self._raw(file, keys):
+            keep = np.ones(batch.num_rows, dtype=bool)
+            first, last = np.searchsorted(positions, (offset, offset + batch.num_rows))
+            keep[positions[first:last] - offset] = False
+            for key in keys:
+                keep &= ~key.matches(batch)
+            offset += batch.num_rows
+            if not keep.all():
+                batch = batch.filter(pa.array(keep))
+            if batch.num_columns > current:
+                batch = batch.select(list(range(current)))
+            if batch.num_rows:
+                yield self._layout.conform(batch)
+
+    def _raw(self, file: LiveFile, keys: Sequence[EqualityKeys]) -> Iterator[pa.RecordBatch]:
+        """All rows; columns that equality deletes need and the table no longer has stand at the end."""
+        schema = self._metadata.schema()
+        extra = {
+            field.field_id: field for key in keys for field in key.fields if field.field_id not in schema.field_ids
+        }
+        if not extra:
+            with self._table.io.new_input(file.path).open() as stream:
+                parquet = pq.ParquetFile(stream)
+                if _same_columns(parquet.schema_arrow, self._layout.arrow):
+                    yield from parquet.iter_batches(BATCH_ROWS, use_threads=False)
+                    return
+        wanted = Schema(*schema.fields, *extra.values())
+        yield from project(self._metadata, self._table.io, file, self._partition, wanted)
+
+
+class EqualityKeys:
+    """The rows of one equality delete file.
+
+    :ivar fields: the columns compared, in the order of :attr:`keys`.
+    """
+
+    def __init__(self, fields: Sequence[NestedField], keys: pa.Table) -> None:
+        self.fields = tuple(fields)
+        self._values = [_plain(column.combine_chunks()).unique() for column in keys.columns]
+        codes = np.zeros(keys.num_rows, dtype=np.int64)
+        self._steps: list[Any] = []
+        for column, values in zip(keys.columns, self._values, strict=True):
+            codes = codes * (len(values) + 1) + _codes(_plain(column.combine_chunks()), values)
+            step = np.unique(codes)
+            self._steps.append(step)
+            codes = np.searchsorted(step, codes)
+
+    def matches(self, batch: pa.RecordBatch) -> Any:
+        """A mask of the rows whose values equal those of any key; NULL equals NULL, as Iceberg prescribes."""
+        if not self._steps or not len(self._steps[0]):
+            return np.zeros(batch.num_rows, dtype=bool)
+        codes = np.zeros(batch.num_rows, dtype=np.int64)
+        found = np.ones(batch.num_rows, dtype=bool)
+        for field, values, step in zip(self.fields, self._values, self._steps, strict=True):
+            code = _codes(_plain(batch.column(_column(batch, field))), values)
+            found &= code >= 0
+            codes = codes * (len(values) + 1) + code
+            place = np.minimum(np.searchsorted(step, codes), len(step) - 1)
+            found &= step[place] == codes
+            codes = place
+        return found
+
+
+def read_positions(io: FileIO, delete: LiveFile, paths: pa.Array) -> dict[str, list[Any]]:
+    """Positions that a position delete file removes, by data file, of the given data files only."""
+    found: defaultdict[str, list[Any]] = defaultdict(list)
+    with io.new_input(delete.path).open() as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=["file_path", "pos"]):
+            names = batch.column("file_path").cast(pa.string())
+            batch = pa.RecordBatch.from_arrays([names, batch.column("pos")], names=["file_path", "pos"])
+            batch = batch.filter(pc.is_in(names, value_set=paths))
+            for path in batch.column(0).unique().to_pylist():
+                mine = batch.filter(pc.equal(batch.column(0), path))
+                found[path].append(mine.column(1).to_numpy(zero_copy_only=False))
+    return dict(found)
+
+
+def deleted_positions(positions: dict[str, dict[str, list[Any]]], applicable: Sequence[LiveFile], path: str) -> Any:
+    """Sorted distinct positions that the applicable delete files remove from one data file."""
+    chunks = [chunk for delete in applicable for chunk in positions.get(delete.path, {}).get(path, ())]
+    return np.unique(np.concatenate(chunks)) if chunks else np.empty(0, dtype=np.int64)
+
+
+def read_keys(table: Table, delete: LiveFile, partition: Record) -> EqualityKeys:
+    """The keys of an equality delete file, in the types that its columns have now."""
+    fields = key_fields(table.metadata, delete)
+    batches = list(project(table.metadata, table.io, delete, partition, Schema(*fields)))
+    if not batches:
+        return EqualityKeys((), pa.table({}))
+    return EqualityKeys(fields, pa.Table.from_batches(batches, schema=batches[0].schema))
+
+
+def key_fields(metadata: TableMetadata, delete: LiveFile) -> list[NestedField]:
+    """The columns of an equality delete file, dropped ones included; all optional, for older data files lack some.
+
+    :raises UnsupportedTableFeature: for a column inside a struct.
+    """
+    schemas = [metadata.schema(), *sorted(metadata.schemas, key=lambda one: one.schema_id, reverse=True)]
+    found = []
+    for field_id in delete.equality_ids or ():
+        field = next((one for schema in schemas for one in schema.fields if one.field_id == field_id), None)
+        if field is None:
+            raise UnsupportedTableFeature(
+                f"equality delete file {delete.path} compares field {field_id}, which is no top-level column: "
+                "the local engine cannot apply it, use spark"
+            )
+        found.append(field.model_copy(update={"required": False}))
+    return found
+
+
+def _column(batch: pa.RecordBatch, field: NestedField) -> int:
+    """Columns of a projected batch bear the current names; a fast-path batch has field ids too."""
+    for number, column in enumerate(batch.schema):
+        if (column.metadata or {}).get(b"PARQUET:field_id") == str(field.field_id).encode():
+            return number
+    return int(batch.schema.get_field_index(field.name))
+
+
+def _plain(array: Any) -> Any:
+    return array.storage if isinstance(array.type, pa.BaseExtensionType) else array
+
+
+def _codes(array: Any, values: Any) -> Any:
+    """For each element its index in ``values``, NULL included, or -1."""
+    if array.type != values.type:
+        array = array.cast(values.type)
+    return pc.fill_null(pc.index_in(array, value_set=values), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _same_columns(found: pa.Schema, wanted: pa.Schema) -> bool:
+    """Whether a file has exactly the wanted columns: ids, names and types, strings and binaries of either size."""
+    return len(found) == len(wanted) and all(map(_same_column, found, wanted))
+
+
+def _same_column(found: pa.Field, wanted: pa.Field) -> bool:
+    if found.equals(wanted, check_metadata=True):
+        return True
+    ids = [(field.metadata or {}).get(b"PARQUET:field_id") for field in (found, wanted)]
+    if found.name != wanted.name or ids[0] != ids[1] or ids[0] is None or pa.types.is_nested(wanted.type):
+        return False
+    return found.type == wanted.type or any(
+        found.type in pair and wanted.type in pair
+        for pair in ((pa.string(), pa.large_string()), (pa.binary(), pa.large_binary()))
+    )

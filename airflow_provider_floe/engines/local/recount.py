@@ -1,0 +1,75 @@
+"""Counts the rows that deletes remove, by DuckDB and without the reader's code, for the check before a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.typedef import Record
+
+from airflow_provider_floe.engines.local.duck import connect
+from airflow_provider_floe.engines.local.reader import key_fields, project
+from airflow_provider_floe.iceberg.deletes import DeleteIndex
+from airflow_provider_floe.iceberg.files import FileContent, LiveFile
+from airflow_provider_floe.iceberg.selection import FileGroup
+
+
+def count_deleted(table: Table, group: FileGroup, partition: Record, memory_bytes: int) -> int:
+    """Rows of the group's files that its delete files remove."""
+    if not group.deletes:
+        return 0
+    index = DeleteIndex(table.metadata, group.deletes)
+    with connect(memory_bytes) as duck:
+        _load_positions(duck, table, group.deletes)
+        return sum(_count(duck, table, file, index.of(file), partition) for file in group.files)
+
+
+def _load_positions(duck: duckdb.DuckDBPyConnection, table: Table, deletes: Sequence[LiveFile]) -> None:
+    duck.execute("CREATE TABLE positions (delete_file VARCHAR, file_path VARCHAR, pos BIGINT)")
+    for delete in deletes:
+        if delete.content is FileContent.POSITION_DELETES:
+            with table.io.new_input(delete.path).open() as stream:
+                for batch in pq.ParquetFile(stream).iter_batches(columns=["file_path", "pos"]):
+                    rows = pa.Table.from_batches([batch])
+                    duck.register("incoming", rows)
+                    duck.execute("INSERT INTO positions SELECT ?, file_path, pos FROM incoming", [delete.path])
+                    duck.unregister("incoming")
+
+
+def _count(
+    duck: duckdb.DuckDBPyConnection, table: Table, file: LiveFile, deletes: Sequence[LiveFile], partition: Record
+) -> int:
+    names = [delete.path for delete in deletes]
+    positions = "SELECT pos FROM positions WHERE file_path = ? AND list_contains(?, delete_file) AND pos < ?"
+    parameters = [file.path, names, file.record_count]
+    equality = [delete for delete in deletes if delete.content is FileContent.EQUALITY_DELETES]
+    if not equality:
+        found = duck.execute(f"SELECT count(DISTINCT pos) FROM ({positions})", parameters).fetchone()
+        return int(found[0]) if found else 0
+    fields = {field.field_id: field for delete in equality for field in key_fields(table.metadata, delete)}
+    duck.register("data_rows", _numbered(table, file, partition, Schema(*fields.values())))
+    conditions = []
+    for number, delete in enumerate(equality):
+        columns = key_fields(table.metadata, delete)
+        duck.register(f"keys_{number}", _numbered(table, delete, partition, Schema(*columns)))
+        same = " AND ".join(f"k.c{field.field_id} IS NOT DISTINCT FROM d.c{field.field_id}" for field in columns)
+        conditions.append(f"EXISTS (SELECT 1 FROM keys_{number} k WHERE {same})")
+    where = " OR ".join(conditions)
+    found = duck.execute(
+        f"SELECT count(*) FROM data_rows d WHERE {where} OR d.row_number IN ({positions})", parameters
+    ).fetchone()
+    return int(found[0]) if found else 0
+
+
+def _numbered(table: Table, file: LiveFile, partition: Record, schema: Schema) -> pa.Table:
+    """The columns of a file by field id, and the number of each row."""
+    batches = list(project(table.metadata, table.io, file, partition, schema))
+    names = [f"c{field.field_id}" for field in schema.fields]
+    if not batches:
+        return pa.table({**{name: pa.nulls(0) for name in names}, "row_number": pa.array([], pa.int64())})
+    rows = pa.Table.from_batches(batches, schema=batches[0].schema).rename_columns(names)
+    return rows.append_column("row_number", pa.array(range(rows.num_rows), pa.int64()))

@@ -1,0 +1,189 @@
+"""Replaces data files in a snapshot, and drops delete files that nothing needs any more.
+
+Rewritten files carry the sequence number of the snapshot that was read. So equality deletes that come meanwhile still
+apply to them, and appends never conflict. A conflict is only a replaced file that is gone, or a new position delete
+that may name one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
+
+from airflow_provider_floe.engines.local.commit import Attempt, Change, FilesConflict
+from airflow_provider_floe.iceberg.deletes import DeleteIndex, needed_deletes
+from airflow_provider_floe.iceberg.files import FileContent, LiveFile
+from airflow_provider_floe.iceberg.manifests import live_files
+
+
+class LiveIndex:
+    """Live files by manifest. Manifests never change, so each is read once however often a commit is tried."""
+
+    def __init__(self, io: FileIO) -> None:
+        self._io = io
+        self._files: dict[str, list[LiveFile]] = {}
+
+    def files(self, manifests: Sequence[ManifestFile]) -> list[LiveFile]:
+        """The live files that these manifests hold."""
+        unread = [manifest for manifest in manifests if manifest.manifest_path not in self._files]
+        for manifest in unread:
+            self._files[manifest.manifest_path] = []
+        for file in live_files(self._io, unread):
+            self._files[file.manifest_path].append(file)
+        return [file for manifest in manifests for file in self._files[manifest.manifest_path]]
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Data files for data files.
+
+    :ivar removed: data files that go.
+    :ivar added: data files that come, with their spec id set.
+    :ivar sequence_number: data sequence number of the added files; None gives them the commit's own.
+    :ivar known_deletes: paths of the delete files that were live, and applied, when the data was read.
+    :ivar droppable: paths of the delete files to drop unless other data still needs them.
+    """
+
+    removed: Sequence[LiveFile]
+    added: Sequence[DataFile]
+    sequence_number: int | None
+    known_deletes: frozenset[str]
+    droppable: frozenset[str]
+
+    def change(self, attempt: Attempt, index: LiveIndex) -> Change:
+        """The manifests and summary of the new snapshot.
+
+        :raises FilesConflict: naming the files that a concurrent commit removed or put deletes on.
+        """
+        files = index.files(attempt.manifests)
+        gone = frozenset(file.path for file in self.removed)
+        self._validate(attempt, files, gone)
+        dropped = self._dropped(attempt, files, gone)
+        leaving = [file for file in files if file.path in gone] + dropped
+        manifests = _without(attempt, leaving)
+        manifests = [*self._added_manifests(attempt), *manifests]
+        return Change(manifests, summary(files, leaving, self.added))
+
+    def _validate(self, attempt: Attempt, files: Sequence[LiveFile], gone: frozenset[str]) -> None:
+        live = Counter(file.path for file in files if file.path in gone and file.content is FileContent.DATA)
+        removed = Counter(file.path for file in self.removed)
+        lost = frozenset(path for path, count in removed.items() if live[path] != count)
+        if lost:
+            raise FilesConflict(
+                f"{len(lost)} data files that were being rewritten are no longer live, for example {min(lost)}", lost
+            )
+        new = [file for file in files if file.content is not FileContent.DATA and file.path not in self.known_deletes]
+        if self.sequence_number is not None:
+            new = [file for file in new if file.content is FileContent.POSITION_DELETES]
+        deletes = DeleteIndex(attempt.table.metadata, new)
+        hit = frozenset(file.path for file in self.removed if deletes.touches(file))
+        if hit:
+            raise FilesConflict(
+                f"{len(hit)} data files that were being rewritten have got new deletes, for example {min(hit)}", hit
+            )
+
+    def _dropped(self, attempt: Attempt, files: Sequence[LiveFile], gone: frozenset[str]) -> list[LiveFile]:
+        """The droppable delete files that no data file which stays may need: live ones, whoever added them."""
+        candidates = [file for file in files if file.path in self.droppable and file.content is not FileContent.DATA]
+        if not candidates:
+            return []
+        staying = (file for file in files if file.content is FileContent.DATA and file.path not in gone)
+        needed = needed_deletes(DeleteIndex(attempt.table.metadata, candidates), staying)
+        return [file for file in candidates if file.path not in needed]
+
+    def _added_manifests(self, attempt: Attempt) -> Iterable[ManifestFile]:
+        by_spec: defaultdict[int, list[DataFile]] = defaultdict(list)
+        for file in self.added:
+            by_spec[file.spec_id].append(file)
+        for spec_id, added in by_spec.items():
+            with attempt.writer(ManifestContent.DATA, spec_id) as writer:
+                for file in added:
+                    writer.add(
+                        ManifestEntry.from_args(
+                            status=ManifestEntryStatus.ADDED,
+                            snapshot_id=attempt.snapshot_id,
+                            sequence_number=self.sequence_number,
+                            file_sequence_number=None,
+                            data_file=file,
+                        )
+                    )
+            yield writer.to_manifest_file()
+
+
+def _without(attempt: Attempt, leaving: Sequence[LiveFile]) -> list[ManifestFile]:
+    """The head's manifests, those that hold files which leave written anew with these marked as deleted."""
+    by_manifest: defaultdict[str, set[str]] = defaultdict(set)
+    for file in leaving:
+        by_manifest[file.manifest_path].add(file.path)
+    manifests = []
+    for manifest in attempt.manifests:
+        paths = by_manifest.get(manifest.manifest_path)
+        if not paths:
+            manifests.append(manifest)
+            continue
+        attempt.context.checkpoint()
+        with attempt.writer(manifest.content, manifest.partition_spec_id) as writer:
+            for entry in manifest.fetch_manifest_entry(attempt.table.io):
+                if entry.data_file.file_path in paths:
+                    writer.delete(entry)
+                else:
+                    writer.existing(entry)
+        manifests.append(writer.to_manifest_file())
+    return manifests
+
+
+def summary(files: Sequence[LiveFile], leaving: Sequence[LiveFile], added: Sequence[DataFile]) -> dict[str, str]:
+    """Counts of the change, and totals counted over the files themselves rather than carried on from the parent."""
+    data_out = [file for file in leaving if file.content is FileContent.DATA]
+    position_out = [file for file in leaving if file.content is FileContent.POSITION_DELETES]
+    equality_out = [file for file in leaving if file.content is FileContent.EQUALITY_DELETES]
+    partitions = {(file.spec_id, file.partition) for file in leaving}
+    changes = {
+        "added-data-files": len(added),
+        "deleted-data-files": len(data_out),
+        "added-records": sum(file.record_count for file in added),
+        "deleted-records": sum(file.record_count for file in data_out),
+        "added-files-size": sum(file.file_size_in_bytes for file in added),
+        "removed-files-size": sum(file.file_size_bytes for file in leaving),
+        "removed-delete-files": len(position_out) + len(equality_out),
+        "removed-position-delete-files": len(position_out),
+        "removed-equality-delete-files": len(equality_out),
+        "removed-position-deletes": sum(file.record_count for file in position_out),
+        "removed-equality-deletes": sum(file.record_count for file in equality_out),
+        "changed-partition-count": len(partitions),
+    }
+    before = totals(files)
+    after = {
+        "total-data-files": before["total-data-files"] + len(added) - len(data_out),
+        "total-delete-files": before["total-delete-files"] - changes["removed-delete-files"],
+        "total-records": before["total-records"] + changes["added-records"] - changes["deleted-records"],
+        "total-files-size": before["total-files-size"] + changes["added-files-size"] - changes["removed-files-size"],
+        "total-position-deletes": before["total-position-deletes"] - changes["removed-position-deletes"],
+        "total-equality-deletes": before["total-equality-deletes"] - changes["removed-equality-deletes"],
+    }
+    return {name: str(value) for name, value in changes.items() if value} | as_text(after)
+
+
+def totals(files: Sequence[LiveFile]) -> dict[str, int]:
+    """The totals of a snapshot summary, counted."""
+    count: Counter[str] = Counter()
+    for file in files:
+        count["total-files-size"] += file.file_size_bytes
+        if file.content is FileContent.DATA:
+            count["total-data-files"] += 1
+            count["total-records"] += file.record_count
+        else:
+            count["total-delete-files"] += 1
+            kind = "position" if file.content is FileContent.POSITION_DELETES else "equality"
+            count[f"total-{kind}-deletes"] += file.record_count
+    names = ("data-files", "delete-files", "records", "files-size", "position-deletes", "equality-deletes")
+    return {f"total-{name}": count[f"total-{name}"] for name in names}
+
+
+def as_text(numbers: Mapping[str, int]) -> dict[str, str]:
+    """Numbers as a snapshot summary holds them."""
+    return {name: str(value) for name, value in numbers.items()}
