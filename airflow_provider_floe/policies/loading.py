@@ -1,8 +1,8 @@
 """Loads policies from files: YAML and JSON, one or many to a file; a bad policy never takes the good ones with it.
 
 A file holds one policy, a list of policies, or a mapping with ``policies:``; a YAML file may hold several such
-documents, separated by ``---``. In folders every ``*.yaml``, ``*.yml`` and ``*.json`` is read, in sorted order; names that begin
-with a dot are left out (editors' and ConfigMap mounts' copies).
+documents, separated by ``---``. In folders every ``*.yaml``, ``*.yml`` and ``*.json`` is read, in sorted order; names
+that begin with a dot are left out (editors' and ConfigMap mounts' copies).
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from pydantic import (
     PlainSerializer,
     PositiveInt,
     TypeAdapter,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -72,12 +73,38 @@ def _iso(value: timedelta) -> str:
     return _ISO_DURATION.dump_python(value, mode="json")  # type: ignore[no-any-return]
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_iso, return_type=str)]
-Interval = Annotated[timedelta, BeforeValidator(_interval), PlainSerializer(_iso, return_type=str)]
+_DURATION_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "pattern": "^[Pp]",
+    "description": "ISO-8601 duration, for example P7D or PT6H",
+    "examples": ["P7D", "PT6H"],
+}
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    PlainSerializer(_iso, return_type=str),
+    WithJsonSchema(_DURATION_SCHEMA, mode="validation"),
+]
+Interval = Annotated[
+    timedelta,
+    BeforeValidator(_interval),
+    PlainSerializer(_iso, return_type=str),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, _DURATION_SCHEMA]}, mode="validation"),
+]
 TimeOfDay = Annotated[
     time,
     BeforeValidator(_time_of_day),
     PlainSerializer(lambda value: value.strftime("%H:%M"), return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$", "examples": ["22:30"]},
+                {"type": "integer", "minimum": 0, "maximum": 1439, "description": "22:30 without quotes, in YAML 1.1"},
+            ]
+        },
+        mode="validation",
+    ),
 ]
 
 

@@ -106,13 +106,7 @@ class TablePattern:
 
     def matches(self, table: TableRef) -> bool:
         """Whether the pattern is about this table."""
-        if self._whole is not None:
-            return self._whole.matches(str(table))
-        return (
-            self._table.matches(table.name)
-            and self._catalog.matches(table.catalog)
-            and _levels_match(self._levels, table.namespace)
-        )
+        return self.may_match_namespace(table.catalog, table.namespace) and self.matches_within_namespace(table)
 
     @property
     def specificity(self) -> int:
@@ -143,6 +137,10 @@ class TablePattern:
         if self._whole is not None:
             return True
         return self._catalog.matches(catalog) and _levels_match(self._levels, tuple(namespace))
+
+    def matches_within_namespace(self, table: TableRef) -> bool:
+        """:meth:`matches`, once :meth:`may_match_namespace` has said yes for the table's namespace."""
+        return self._table.matches(table.name) if self._whole is None else self._whole.matches(str(table))
 
     def may_overlap(self, other: TablePattern) -> bool:
         """False only when no table can match both patterns."""

@@ -68,7 +68,8 @@ class PolicyIndex:
 
     def matching(self, table: TableRef) -> list[_Ranked]:
         """Policies whose pattern matches, disabled ones included, highest effective priority first."""
-        return [one for one in self._of_namespace(table.catalog, table.namespace) if one.pattern.matches(table)]
+        candidates = self._of_namespace(table.catalog, table.namespace)
+        return [one for one in candidates if one.pattern.matches_within_namespace(table)]
 
     def resolve(self, table: TableRef, properties: Mapping[str, str] | None = None) -> dict[Operation, Governance]:
         """The governor of every operation on the table; see :func:`resolve`."""
@@ -112,18 +113,17 @@ def governing(
         matching = [_named(index, named, table)]
     elif not matching:
         raise PolicyNotFound(
-            f"no policy matches table {table} (policies: {_names([one.policy.name for one in index.ranked])}); "
+            f"no policy matches table {table} (policies: {_names(index.ranked)}); "
             "write a policy whose tablePattern matches it"
         )
     elif not any(one.policy.enabled for one in matching):
         raise PolicyDisabled(
-            f"every policy that matches table {table} is disabled: {_names([one.policy.name for one in matching])}; "
-            "enable one of them"
+            f"every policy that matches table {table} is disabled: {_names(matching)}; enable one of them"
         )
     if not any(one.policy.enabled and one.policy.operations for one in matching):
         raise PolicyNotFound(
             f"no policy configures an operation for table {table}: "
-            f"{_names([one.policy.name for one in matching if one.policy.enabled])} has no settings object; add one, "
+            f"{_names([one for one in matching if one.policy.enabled])} has no settings object; add one, "
             f"for example {Operation.REWRITE_DATA_FILES.policy_key}: {{}}"
         )
     return {operation: _govern(operation, table, matching, properties or {}) for operation in Operation}
@@ -176,9 +176,7 @@ def _pattern(policy: Policy) -> TablePattern:
 def _named(index: PolicyIndex, named: str, table: TableRef) -> _Ranked:
     found = next((one for one in index.ranked if one.policy.name == named), None)
     if found is None:
-        raise PolicyNotFound(
-            f"there is no policy named {named!r}; policies: {_names(sorted(one.policy.name for one in index.ranked))}"
-        )
+        raise PolicyNotFound(f"there is no policy named {named!r}; policies: {_names(index.ranked)}")
     if not found.policy.enabled:
         raise PolicyDisabled(f"policy {named!r} is disabled; set enabled: true in it, or name another one")
     if not found.pattern.matches(table):
@@ -194,12 +192,12 @@ def _govern(
 ) -> Governance:
     enabled = [one for one in matching if one.policy.enabled]
     able = [one for one in enabled if one.policy.settings(operation) is not None]
-    disabled = [one.policy.name for one in matching if not one.policy.enabled and one.policy.settings(operation)]
+    disabled = [one for one in matching if not one.policy.enabled and one.policy.settings(operation)]
     also_disabled = f"; disabled, so not asked: {_names(disabled)}" if disabled else ""
     opted_out = _opt_out(operation, properties)
     if not able:
         if enabled:
-            why = f"matched by {_names([one.label for one in enabled])}, but none has {operation.policy_key} settings"
+            why = f"matched by {_names(enabled, label=True)}, but none has {operation.policy_key} settings"
         else:
             why = f"no enabled policy matches {table}"
         return Governance(None, f"not governed: {why}{also_disabled}")
@@ -219,7 +217,7 @@ def _govern(
     if settings is not None and not settings.enabled:
         text += f", and switches it off ({operation.policy_key}.enabled is false)"
     if others:
-        text += f"; also matched by {_names([one.label for one in others])}"
+        text += f"; also matched by {_names(others, label=True)}"
         if others[0].effective == governor.effective:
             text += "; the tie goes to the name that sorts first"
     return Governance(governor.policy, text + also_disabled)
@@ -233,8 +231,8 @@ def _opt_out(operation: Operation, properties: Mapping[str, str]) -> str | None:
     return None
 
 
-def _names(names: Sequence[str]) -> str:
-    if not names:
-        return "none"
-    more = len(names) - _NAMED_AT_MOST
-    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+def _names(ranked: Sequence[_Ranked], *, label: bool = False) -> str:
+    """The first few names, with their effective priorities when asked; a fleet's explanations must stay short."""
+    shown = [one.label if label else one.policy.name for one in ranked[:_NAMED_AT_MOST]]
+    more = len(ranked) - len(shown)
+    return (", ".join(shown) or "none") + (f" and {more} more" if more else "")

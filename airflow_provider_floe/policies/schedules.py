@@ -28,6 +28,7 @@ from airflow_provider_floe.policies.model import DAY_NAMES, Policy, Schedule
 from airflow_provider_floe.tables import Operation
 
 SHORTEST_INTERVAL = timedelta(minutes=1)
+LONGEST_INTERVAL = timedelta(days=3_660)
 _MINUTE = timedelta(minutes=1)
 _ANCHOR = datetime(1970, 1, 1)
 _HOURLY = timedelta(hours=1)
@@ -253,8 +254,9 @@ def _slots(schedule: Schedule, default_timezone: str) -> SlotSchedule:
     zone = _zone(schedule.timezone, default_timezone)
     window = _window(schedule, zone)
     if schedule.interval is not None:
-        if schedule.interval < SHORTEST_INTERVAL:
-            raise InvalidSchedule("interval", str(schedule.interval), "must be at least one minute, PT1M")
+        if not SHORTEST_INTERVAL <= schedule.interval <= LONGEST_INTERVAL:
+            reason = f"must be from one minute, PT1M, to ten years, P{LONGEST_INTERVAL.days}D"
+            raise InvalidSchedule("interval", str(schedule.interval), reason)
         if schedule.interval % DAY:
             return SlotSchedule(_Elapsed(first_instant(_ANCHOR, zone), schedule.interval), window, zone)
         return SlotSchedule(_Calendar(zone, None, schedule.interval // DAY), window, zone)

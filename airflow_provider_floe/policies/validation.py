@@ -8,6 +8,7 @@ import types
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Union, get_args, get_origin
+from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel, to_snake
@@ -193,6 +194,8 @@ def _of_pydantic(error: Any) -> FieldProblem:
         return FieldProblem(path, shown(value), f"must be one of {', '.join(choices)}", nearest(str(value), choices))
     if error["type"] == "string_type" and isinstance(value, bool | int | float):
         message = "must be text: put it in quotes"
+    if isinstance(value, bool):
+        message += " (YAML reads yes, no, on and off as true and false)"
     if error["type"] == "value_error" and shown(value) is not None:
         message = message.removeprefix(f"{value!r} ")
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
@@ -227,7 +230,8 @@ def _schedule_problems(path: str, schedule: Any, default_timezone: str) -> list[
             SlotSchedule.of(alone, default_timezone)
         except InvalidSchedule as error:
             if error.value is not None:
-                problems[error.field] = FieldProblem(join(path, error.field), shown(error.value), error.reason)
+                zone = nearest(str(error.value), sorted(available_timezones())) if error.field == "timezone" else None
+                problems[error.field] = FieldProblem(join(path, error.field), shown(error.value), error.reason, zone)
     return list(problems.values())
 
 
