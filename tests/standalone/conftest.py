@@ -93,7 +93,7 @@ def _add_connection(
 
 def _slow_catalog(root: Path) -> SqlCatalog:
     (root / "warehouse").mkdir(parents=True)
-    catalog = lakehouse.open_lakehouse(root)
+    catalog = SqlCatalog("slow", **lakehouse.catalog_properties(root))
     catalog.create_namespace("db")
     for name in SLOW_TABLES:
         _small_files(catalog, "db", name)
