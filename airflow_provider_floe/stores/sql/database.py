@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from sqlalchemy import Connection, Engine, exc
 
-from airflow_provider_floe.errors import StoreUnavailable
+from airflow_provider_floe.errors import ConfigurationError, StoreUnavailable
 from airflow_provider_floe.stores.sql.forking import ForkGate
 
 WRITE_OPTION = "floe_write"
@@ -94,6 +94,13 @@ class Database:
             yield
         except (exc.OperationalError, exc.InterfaceError, exc.InternalError) as error:
             raise StoreUnavailable(self._explain(str(error.orig))) from error
+        except exc.DatabaseError as error:
+            if type(error) is not exc.DatabaseError:
+                raise
+            raise ConfigurationError(
+                f"{self.place} is damaged or no database: {error.orig}; "
+                "restore it from a backup, or choose another place"
+            ) from error
         except exc.TimeoutError as error:
             raise StoreUnavailable(self._explain("all connections of this process are in use")) from error
 

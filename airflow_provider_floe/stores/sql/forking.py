@@ -28,6 +28,7 @@ class ForkGate:
         self._close_idle = close_idle
         self._condition = threading.Condition()
         self._inside: set[int] = set()
+        self._shut = False
         self.torn = False
         _GATES.add(self)
 
@@ -36,6 +37,7 @@ class ForkGate:
         """The current thread uses a connection; not reentrant."""
         me = threading.get_ident()
         with self._condition:
+            self._condition.wait_for(lambda: not self._shut)
             self._inside.add(me)
         try:
             yield
@@ -45,19 +47,23 @@ class ForkGate:
                 self._condition.notify_all()
 
     def before_fork(self) -> None:
-        """Shut, and wait for the others to leave."""
+        """Let nobody in, and wait for the others to leave."""
         me = {threading.get_ident()}
-        self._condition.acquire()
-        self._condition.wait_for(lambda: self._inside <= me, timeout=_WAIT_SECONDS)
+        with self._condition:
+            self._shut = True
+            self._condition.wait_for(lambda: self._inside <= me, timeout=_WAIT_SECONDS)
         self._close_idle()
 
     def after_fork_in_parent(self) -> None:
         """Open again."""
-        self._condition.release()
+        with self._condition:
+            self._shut = False
+            self._condition.notify_all()
 
     def after_fork_in_child(self) -> None:
         """Start afresh: the other threads do not exist here."""
         self._condition = threading.Condition()
+        self._shut = False
         self.torn = self.torn or bool(self._inside)
         self._inside = set()
 

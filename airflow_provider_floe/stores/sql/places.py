@@ -23,7 +23,7 @@ _POSTGRESQL_DRIVERS = ("psycopg2", "psycopg")
 def open_sqlite(url: str) -> SqlStore:
     """A SQLite file; it and missing folders are created, readable for this user only.
 
-    :raises ConfigurationError: when the URL has no absolute path, or the file is not a SQLite database.
+    :raises ConfigurationError: when the URL has no absolute path; and when the file is no database.
     """
     parsed = _parse(url)
     if parsed.database in (None, "", ":memory:"):
@@ -41,17 +41,13 @@ def open_sqlite(url: str) -> SqlStore:
     )
     _explicit_transactions(engine)
     event.listen(engine, "connect", _file_pragmas)
-    database = Database(
-        engine,
-        place=f"SQLite file {path}",
-        advice="that the folder and the file are writable for this user, on a local disk that is not full",
+    return SqlStore(
+        Database(
+            engine,
+            place=f"SQLite file {path}",
+            advice="that the folder and the file are writable for this user, on a local disk that is not full",
+        )
     )
-    try:
-        return SqlStore(database)
-    except exc.DatabaseError as error:
-        raise ConfigurationError(
-            f"{path} is not a usable SQLite database: {error.orig}; choose another file"
-        ) from error
 
 
 def open_memory(url: str) -> SqlStore:
