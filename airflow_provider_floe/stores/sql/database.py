@@ -19,6 +19,11 @@ def _nothing() -> None:
     """A memory database lives in its connection, which is never idle."""
 
 
+def reason(error: exc.DBAPIError) -> str:
+    """What the database said, on one line."""
+    return " ".join(str(error.orig).split())
+
+
 class Database:
     """One database, used by any number of threads.
 
@@ -93,20 +98,19 @@ class Database:
         try:
             yield
         except (exc.OperationalError, exc.InterfaceError, exc.InternalError) as error:
-            raise StoreUnavailable(self._explain(str(error.orig))) from error
+            raise StoreUnavailable(self._explain(reason(error))) from error
         except exc.DatabaseError as error:
             if type(error) is not exc.DatabaseError:
                 raise
             raise ConfigurationError(
-                f"{self.place} is damaged or no database: {error.orig}; "
+                f"{self.place} is damaged or no database: {reason(error)}; "
                 "restore it from a backup, or choose another place"
             ) from error
         except exc.TimeoutError as error:
             raise StoreUnavailable(self._explain("all connections of this process are in use")) from error
 
     def _explain(self, cause: str) -> str:
-        reason = " ".join(cause.split())
         secret = self._readers.url.password
         if secret:
-            reason = reason.replace(secret, "***")
-        return f"{self.place} did not answer: {reason}. Check {self._advice}"
+            cause = cause.replace(secret, "***")
+        return f"{self.place} did not answer: {cause}. Check {self._advice}"

@@ -79,9 +79,14 @@ def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.I
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
+def written(connection: Connection, statement: sqlite.Insert | postgresql.Insert) -> bool:
+    """Whether an ``INSERT ... ON CONFLICT`` of one row wrote it."""
+    return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount == 1
+
+
 def insert_new(connection: Connection, table: Table, values: dict[str, Any]) -> bool:
     """Insert one row; False, with nothing changed, when its key is there already."""
-    return connection.execute(upsert(connection, table).values(values).on_conflict_do_nothing()).rowcount == 1
+    return written(connection, upsert(connection, table).values(values).on_conflict_do_nothing())
 
 
 def serialise(connection: Connection, key: int) -> None:

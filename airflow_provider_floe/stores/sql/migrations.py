@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, exc, func, insert, inspect, select
 
 from airflow_provider_floe.errors import ConfigurationError
-from airflow_provider_floe.stores.sql.database import Database
+from airflow_provider_floe.stores.sql.database import Database, reason
 from airflow_provider_floe.stores.sql.expressions import read_clock, serialise
 from airflow_provider_floe.stores.sql.policies import REVISION
 from airflow_provider_floe.stores.sql.schema import counters, metadata, schema_versions
@@ -43,7 +43,7 @@ def migrate(database: Database, migrations: Sequence[Migration] = MIGRATIONS) ->
             version = _apply(database, migrations)
         except exc.ProgrammingError as error:
             raise ConfigurationError(
-                f"{database.place} refused to create the tables of the Floe store: {error.orig}; give the user the "
+                f"{database.place} refused to create the tables of the Floe store: {reason(error)}; give the user the "
                 "right to create tables in that schema"
             ) from error
     if version > len(migrations):

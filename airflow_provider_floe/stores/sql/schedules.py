@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, and_, func, select
 
 from airflow_provider_floe.stores.protocols import ScheduleExecution, SlotOutcome
-from airflow_provider_floe.stores.sql.expressions import dump, load, upsert
+from airflow_provider_floe.stores.sql.expressions import dump, load, upsert, written
 from airflow_provider_floe.stores.sql.queries import Queries, table_key
 from airflow_provider_floe.stores.sql.schema import slots
 from airflow_provider_floe.tables import Operation, TableRef
@@ -27,14 +27,14 @@ class ScheduleQueries(Queries):
                 outcome=execution.outcome.value,
                 document=dump(execution),
             )
-            written = connection.execute(
+            return written(
+                connection,
                 statement.on_conflict_do_update(
                     index_elements=[slots.c.table_key, slots.c.operation, slots.c.slot],
                     set_={name: statement.excluded[name] for name in ("consumed", "outcome", "document")},
                     where=slots.c.consumed.is_(False),
-                )
+                ),
             )
-            return written.rowcount == 1
 
     def consumed_slot(self, table: TableRef, operation: Operation) -> datetime | None:
         """The newest consumed slot, UTC."""
