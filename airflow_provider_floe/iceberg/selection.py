@@ -18,8 +18,21 @@ from pyiceberg.table.metadata import TableMetadata
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, needed_deletes
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 from airflow_provider_floe.iceberg.filters import matching_paths
+from airflow_provider_floe.iceberg.manifest_selection import manifest_work
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import RewriteDataFiles
+
+__all__ = [
+    "FileGroup",
+    "Selection",
+    "expected_files",
+    "manifest_work",
+    "rewrite_mark",
+    "rewrite_work",
+    "select_file_groups",
+    "select_rewrite",
+    "target_file_size",
+]
 
 DEFAULT_TARGET_BYTES = 512 * 1024**2
 TARGET_PROPERTY = "write.target-file-size-bytes"

@@ -125,10 +125,12 @@ def commit_replace(
     operation_id: str,
     base_snapshot_id: int,
     build: Callable[[Attempt], Change],
+    snapshot_id: int | None = None,
 ) -> Committed:
     """Commit what ``build`` makes of the current head, again on each new head while the catalog refuses.
 
     :param base_snapshot_id: the snapshot that was read; it must still be in the history of main.
+    :param snapshot_id: id of the new snapshot, where manifests that bear it are written already.
     :param build: validates against ``attempt.head`` and writes manifests; raises :class:`CommitConflict`.
     :raises CommitConflict: nothing was changed, and this attempt's own files are gone.
     :raises CommitOutcomeUnknown: the commit may have happened; nothing was deleted.
@@ -145,7 +147,8 @@ def commit_replace(
             _wait_or_give_up(table, number)
         context.checkpoint()
         number += 1
-        attempt = _new_attempt(context, table, base_snapshot_id)
+        snapshot_id = snapshot_id or table.metadata.new_snapshot_id()
+        attempt = _new_attempt(context, table, base_snapshot_id, snapshot_id)
         try:
             snapshot = _snapshot(attempt, build(attempt), operation_id)
             context.checkpoint()
@@ -183,7 +186,7 @@ def delete_quietly(table: Table, paths: Sequence[str]) -> None:
             log.warning("%s was not committed and could not be deleted: %s", path, error)
 
 
-def _new_attempt(context: OperationContext, table: Table, base_snapshot_id: int) -> Attempt:
+def _new_attempt(context: OperationContext, table: Table, base_snapshot_id: int, snapshot_id: int) -> Attempt:
     head = table.metadata.snapshot_by_name(MAIN_BRANCH)
     if head is None or all(one.snapshot_id != base_snapshot_id for one in ancestors_of(head, table.metadata)):
         raise CommitConflict(
@@ -191,7 +194,7 @@ def _new_attempt(context: OperationContext, table: Table, base_snapshot_id: int)
             "main (rolled back, or expired); nothing was changed"
         )
     manifests = tuple(snapshot_manifests(table, head.snapshot_id))
-    return Attempt(context, table, head, manifests, table.metadata.new_snapshot_id())
+    return Attempt(context, table, head, manifests, snapshot_id)
 
 
 def _snapshot(attempt: Attempt, change: Change, operation_id: str) -> Snapshot:
@@ -274,7 +277,7 @@ def _wait_or_give_up(table: Table, number: int) -> None:
     if number > int(properties.get("commit.retry.num-retries", 4)):
         raise CommitConflict(
             f"{'.'.join(table.name())}: the catalog refused {number} commits in a row because others came first; "
-            "nothing was changed. Run again when there are fewer writers, or raise the table property commit.retry.num-retries"
+            "nothing was changed. Run again when there are fewer writers, or raise the table's commit.retry.num-retries"
         )
     least = int(properties.get("commit.retry.min-wait-ms", 100))
     most = int(properties.get("commit.retry.max-wait-ms", 60_000))

@@ -91,6 +91,11 @@ class _WriterV1(ManifestWriterV1):
     def new_writer(self) -> Any:
         return _Blocks(super().new_writer())
 
+    def to_manifest_file(self) -> ManifestFile:
+        manifest = super().to_manifest_file()
+        manifest.sequence_number = 0  # format version 1 knows no sequence numbers
+        return manifest
+
 
 class _WriterV2(ManifestWriterV2):
     def __init__(self, content: ManifestContent, *args: Any) -> None:

@@ -123,7 +123,8 @@ def _without(attempt: Attempt, leaving: Sequence[LiveFile]) -> list[ManifestFile
     for manifest in attempt.manifests:
         paths = by_manifest.get(manifest.manifest_path)
         if not paths:
-            manifests.append(manifest)
+            if manifest.has_added_files() or manifest.has_existing_files():
+                manifests.append(manifest)
             continue
         attempt.context.checkpoint()
         with attempt.writer(manifest.content, manifest.partition_spec_id) as writer:
