@@ -52,6 +52,7 @@ class SqlKind:
         if uri is None:
             if not host:
                 raise wrong(connection, "uri", "is missing", _FIX)
+            field = "schema"
             url = URL.create("postgresql", host=host, port=connection.port, database=connection.schema)
         else:
             try:
@@ -75,7 +76,7 @@ class SqlKind:
 
     def _postgresql(self, connection: ConnectionFields, field: str, url: URL) -> URL:
         if not url.database:
-            raise wrong(connection, field if url.host else "schema", "names no database", _FIX)
+            raise wrong(connection, field, "names no database", _FIX)
         driver = url.drivername if "+" in url.drivername else "postgresql+psycopg2"
         return url.set(
             drivername=driver,

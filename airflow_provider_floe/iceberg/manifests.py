@@ -41,9 +41,7 @@ _DATA_FIELDS = (
 )
 _REQUIRED = frozenset((_STATUS, _PATH, _FORMAT, _PARTITION, _RECORDS, _SIZE))
 _DATA = Projection(_DATA_FIELDS, _REQUIRED)
-_DELETES = Projection(
-    (*_DATA_FIELDS, _EQUALITY_IDS, _REFERENCED, _LOWER_BOUNDS, _UPPER_BOUNDS), _REQUIRED | {_CONTENT}
-)
+_DELETES = Projection((*_DATA_FIELDS, _EQUALITY_IDS, _REFERENCED, _LOWER_BOUNDS, _UPPER_BOUNDS), _REQUIRED | {_CONTENT})
 
 _READERS = 8
 """Manifests fetched at a time: object stores answer slowly, but many requests at once."""
@@ -144,9 +142,15 @@ def read_ahead(io: FileIO, manifests: Sequence[ManifestFile]) -> Iterator[tuple[
 def _fetch(io: FileIO, manifest: ManifestFile) -> bytes:
     try:
         with io.new_input(manifest.manifest_path).open() as stream:
-            return stream.read()
+            data = stream.read()
     except Exception as error:
         raise TableUnreadable(f"manifest {manifest.manifest_path} cannot be read: {error}") from error
+    # Cut off between two blocks it would decode without complaint, and its files would pass for unreferenced.
+    if len(data) < manifest.manifest_length:
+        raise TableUnreadable(
+            f"manifest {manifest.manifest_path} is cut off: {len(data)} of {manifest.manifest_length} bytes"
+        )
+    return data
 
 
 _CONTENTS = tuple(FileContent)

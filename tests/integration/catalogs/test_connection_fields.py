@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_floe.catalogs.base import ConnectionFields
+from airflow_provider_floe.catalogs.client import connect
+from airflow_provider_floe.catalogs.registry import catalog_kind, kind_of
+from airflow_provider_floe.errors import ConfigurationError
+
+SECRET = "hunter2-secret"
+
+
+def properties(conn_type: str = "floe", **fields: Any) -> dict[str, str]:
+    connection = ConnectionFields("lake", conn_type=conn_type, **fields)
+    return kind_of(connection).properties(connection)
+
+
+def test_rest_fields_become_properties() -> None:
+    found = properties(
+        extra={
+            "catalog_kind": "rest",
+            "uri": "https://catalog.example.com/api/catalog/",
+            "warehouse": "main",
+            "credential": "id:secret",
+            "oauth2_server_uri": "https://login.example.com/token",
+            "scope": "PRINCIPAL_ROLE:ALL",
+            "properties": '{"s3.endpoint": "http://minio:9000", "rest-page-size": 100, "s3.path-style-access": true}',
+        }
+    )
+    assert found == {
+        "type": "rest",
+        "uri": "https://catalog.example.com/api/catalog",
+        "warehouse": "main",
+        "credential": "id:secret",
+        "oauth2-server-uri": "https://login.example.com/token",
+        "scope": "PRINCIPAL_ROLE:ALL",
+        "s3.endpoint": "http://minio:9000",
+        "rest-page-size": "100",
+        "s3.path-style-access": "true",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"login": "id", "password": "secret"}, {"credential": "id:secret"}),
+        ({"password": "abc"}, {"token": "abc"}),
+        ({"login": "id", "password": "secret", "extra": {"token": "t"}}, {"token": "t"}),
+        ({}, {}),
+    ],
+)
+def test_login_and_password_fill_in_only_what_the_extra_leaves_out(
+    fields: dict[str, Any], expected: dict[str, str]
+) -> None:
+    found = properties(host="https://h", **fields)
+    assert {key: found[key] for key in ("credential", "token") if key in found} == expected
+
+
+def test_port_completes_the_host() -> None:
+    assert properties(host="http://h/iceberg", port=8181)["uri"] == "http://h:8181/iceberg"
+
+
+@pytest.mark.parametrize(
+    ("fields", "uri"),
+    [
+        (
+            {"host": "db", "port": 5433, "schema": "lake", "login": "floe", "password": "p@ss/w"},
+            "postgresql+psycopg2://floe:p%40ss%2Fw@db:5433/lake?connect_timeout=10",
+        ),
+        (
+            {"login": "floe", "password": "pw", "extra": {"uri": "postgres://db/lake?sslmode=require"}},
+            "postgresql+psycopg2://floe:pw@db/lake?connect_timeout=10&sslmode=require",
+        ),
+        ({"extra": {"uri": "sqlite:////data/catalog.db"}}, "sqlite:////data/catalog.db"),
+        ({"host": "sqlite:////data/catalog.db"}, "sqlite:////data/catalog.db"),
+    ],
+)
+def test_sql_connections_become_database_urls(fields: dict[str, Any], uri: str) -> None:
+    fields = {**fields, "extra": {"catalog_kind": "sql", **fields.get("extra", {})}}
+    assert properties(**fields)["uri"] == uri
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"extra": {"catalog_kind": "sqll"}}, ("'catalog_kind'", "did you mean 'sql'")),
+        ({"extra": {"catalog_kind": "rest"}}, ("'uri'", "is missing", "https://")),
+        ({"host": "h"}, ("'host'", "'h' is no HTTP URI")),
+        ({"extra": {"uri": "https://h", "wharehouse": "x"}}, ("'wharehouse'", "did you mean 'warehouse'")),
+        ({"extra": {"uri": 7}}, ("'uri'", "must be text, not int")),
+        ({"extra": {"uri": "https://h", "properties": "{"}}, ("'properties'", "is not JSON")),
+        ({"extra": {"uri": "https://h", "properties": [1]}}, ("'properties'", "is not a JSON object")),
+        ({"extra": {"uri": "https://h", "properties": {"s3": {"a": "b"}}}}, ("'properties.s3'", "not dict")),
+        ({"extra": {"uri": f"https://u:{SECRET}@h"}}, ("'uri'", "holds a password")),
+        ({"extra": {"uri": f"ftp://u:{SECRET}@h"}}, ("'uri'", "no HTTP URI")),
+        ({"extra": {"catalog_kind": "sql"}}, ("'uri'", "is missing", "sqlite:////path")),
+        ({"extra": {"catalog_kind": "sql", "uri": "catalog.db"}}, ("'uri'", "is no database URL")),
+        ({"extra": {"catalog_kind": "sql", "uri": "sqlite:///catalog.db"}}, ("'catalog.db' is relative",)),
+        ({"extra": {"catalog_kind": "sql", "uri": "sqlite://"}}, ("in memory",)),
+        ({"extra": {"catalog_kind": "sql", "uri": f"mysql://u:{SECRET}@h/d"}}, ("database 'mysql' is not known",)),
+        ({"host": "h", "password": SECRET, "extra": {"catalog_kind": "sql"}}, ("'schema'", "names no database")),
+        ({"conn_type": "iceberg"}, ("'host'", "is missing")),
+    ],
+)
+def test_a_bad_field_is_named_with_its_fix_and_no_secret(fields: dict[str, Any], words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        connect(ConnectionFields("lake", **{"conn_type": "floe", **fields}))
+    for word in ("'lake'", *words):
+        assert word in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_the_fields_themselves_show_no_secret() -> None:
+    connection = ConnectionFields("lake", password=SECRET, extra={"token": SECRET, "uri": "https://h"})
+    assert SECRET not in repr(connection)
+    assert SECRET not in repr(connect(connection))
+
+
+def test_another_package_registers_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "moon_catalog.py").write_text(
+        "class MoonKind:\n"
+        "    name = 'moon'\n"
+        "    def properties(self, connection):\n"
+        "        return {'type': 'rest', 'uri': 'https://moon'}\n"
+        "    def cannot(self, operation):\n"
+        "        return 'no files on the moon'\n"
+        "def broken():\n"
+        "    raise RuntimeError('no air')\n"
+    )
+    info = tmp_path / "moon_catalog-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moon-catalog\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[airflow_provider_floe.catalogs]\nmoon = moon_catalog:MoonKind\ndark = moon_catalog:broken\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert connect(ConnectionFields("c", extra={"catalog_kind": "moon"})).kind == "moon"
+    with pytest.raises(ConfigurationError, match="did you mean 'moon'"):
+        catalog_kind("mooon")
+    with pytest.raises(ConfigurationError, match=r"'dark' of moon_catalog:broken cannot be loaded: no air"):
+        catalog_kind("dark")
