@@ -282,7 +282,7 @@ def _window(schedule: Schedule, zone: ZoneInfo) -> Window | None:
     start, end = schedule.window_start or time(0), schedule.window_end or time(0)
     if schedule.window_start is None and schedule.window_end is None:
         return None if len(days) == len(DAY_NAMES) else Window(time(0), time(0), days, zone)
-    if start == end:
+    if schedule.window_start == schedule.window_end:
         raise InvalidSchedule(
             "windowEnd", end.strftime("%H:%M"), "equals windowStart: leave both out when any time of day is fine"
         )
