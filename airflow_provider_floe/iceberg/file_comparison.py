@@ -41,7 +41,7 @@ class Comparison:
             str(folder / "comparison.duckdb"),
             config={"memory_limit": f"{self._memory}B", "temp_directory": str(folder / "spill"), "threads": 2},
         )
-        self._db.execute("CREATE TABLE listed (path VARCHAR, key VARCHAR, size BIGINT, modified TIMESTAMPTZ)")
+        self._db.execute("CREATE TABLE listed (path VARCHAR, key VARCHAR, size BIGINT, modified BIGINT)")
         self._db.execute("CREATE TABLE referenced (key VARCHAR, same BOOLEAN, known BOOLEAN)")
         return self
 
@@ -59,7 +59,7 @@ class Comparison:
                 "path": pa.array(paths, pa.string()),
                 "key": pa.array([path_key(path) for path in paths], pa.string()),
                 "size": pa.array(sizes, pa.int64()),
-                "modified": pa.array(times, pa.timestamp("us", "UTC")),
+                "modified": pa.array(times, pa.timestamp("us", "UTC")).cast(pa.int64()),
             },
         )
 
@@ -126,7 +126,7 @@ class Comparison:
         """
         condition = "WHERE same" if mismatches else ""
         self._db.execute(
-            "SELECT l.key, l.path, l.size, epoch_us(l.modified) FROM listed l "
+            "SELECT l.key, l.path, l.size, l.modified FROM listed l "
             f"ANTI JOIN (SELECT key FROM referenced {condition}) r ON l.key = r.key ORDER BY l.path"
         )
         while rows := self._db.fetchmany(10_000):

@@ -245,6 +245,11 @@ def _table_uuid(table: Table, path: str) -> UUID | None:
         return None
 
 
+def _written(table: Table, file: ListedFile) -> str:
+    """The relative path as storage spells it, which is how a pattern may be written."""
+    return file.path.removeprefix(table.location().rstrip("/") + "/")
+
+
 def _is_metadata_json(path: str) -> bool:
     return is_metadata_pointer(path) and "version-hint" not in path
 
@@ -269,7 +274,7 @@ def _sort_out(
             kept += 1
         elif key in dead_keys:
             dead.append(file)
-        elif is_hidden(relative) or is_excluded(relative, patterns):
+        elif is_hidden(relative) or is_excluded(relative, patterns) or is_excluded(_written(table, file), patterns):
             kept += 1
         elif file.modified is None or file.modified >= before:
             young += 1

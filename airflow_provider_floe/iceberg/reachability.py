@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,6 +60,11 @@ class ReferenceWalk:
         self.counts: Counter[FileKind] = Counter()
         """Files given so far, by kind; a data file that stands in two manifests counts twice."""
 
+    @property
+    def manifest_lists(self) -> Set[str]:
+        """The manifest lists walked through, which stand for snapshots."""
+        return self._lists
+
     def skip_manifests(self, paths: Collection[str]) -> None:
         """Do not open these manifests, nor give them."""
         self._manifests.update(paths)
@@ -72,7 +77,7 @@ class ReferenceWalk:
         :raises UnsafeOperation: when a manifest holds fewer files than its manifest list says, or a table with rows
             seems to have no files, which means that something was not read right.
         """
-        if snapshots is None and self._metadata_location == table.metadata_location:
+        if snapshots is None and table.metadata_location and self._metadata_location == table.metadata_location:
             return
         wanted = [s for s in table.metadata.snapshots if snapshots is None or s.snapshot_id in snapshots]
         for file in _metadata_files(table, {s.snapshot_id for s in wanted} if snapshots is not None else None):
@@ -108,18 +113,15 @@ class ReferenceWalk:
         return file
 
     def _refuse_empty_categories(self, table: Table) -> None:
-        summary = snapshot.summary if (snapshot := table.metadata.current_snapshot()) else None
-        totals = summary.additional_properties if summary else {}
-        expected = {
-            FileKind.MANIFEST_LIST: len(table.metadata.snapshots),
-            FileKind.DATA: int(totals.get("total-data-files", 0) or totals.get("total-records", 0)),
-            FileKind.DELETES: int(totals.get("total-delete-files", 0)),
-        }
+        current = table.metadata.current_snapshot()
+        totals = current.summary.additional_properties if current and current.summary else {}
+        has_rows = any(totals.get(name, "0") != "0" for name in ("total-records", "total-data-files"))
+        expected = {FileKind.MANIFEST_LIST: len(table.metadata.snapshots), FileKind.DATA: int(has_rows)}
         for kind, count in expected.items():
             if count and not self.counts[kind]:
                 raise UnsafeOperation(
-                    f"no {kind} of {table.metadata_location} was found, although its metadata counts {count}: "
-                    "what the table references is not known for sure, so nothing is deleted"
+                    f"no {kind} of {table.metadata_location} was found, although its metadata says that there are "
+                    "some: what the table references is not known for sure, so nothing is deleted"
                 )
 
 
@@ -172,28 +174,51 @@ def reachable(table: Table) -> ReachableSet:
     return ReachableSet(table)
 
 
-def unreachable_after(
-    before: Table, after: Table, *, without: Collection[int] = (), walk: ReferenceWalk | None = None
-) -> list[ReachableFile]:
-    """Exactly what ``before`` references and ``after`` does not, metadata files left out (promises 4 and 11).
+@dataclass(frozen=True)
+class Unreachable:
+    """What one state of a table references and another does not.
+
+    :ivar files: without metadata files, which always stay (promise 4).
+    :ivar walk: has walked through all that the other state references, unless there are no files.
+    """
+
+    files: tuple[ReachableFile, ...]
+    walk: ReferenceWalk
+
+    def confirmed(self, before: Table, after: Table) -> Unreachable:
+        """The same, held against the table as it is now: anything that it references anew is left out.
+
+        Costs only what is new, unless snapshots that were to stay are gone as well; then all is computed anew.
+        """
+        if not self.files:
+            return self
+        lists = {snapshot.manifest_list for snapshot in after.metadata.snapshots}
+        if not self.walk.manifest_lists <= lists:
+            return unreachable_after(before, after)
+        referenced = {path_key(file.path) for file in self.walk.new_files(after)}
+        return Unreachable(tuple(f for f in self.files if path_key(f.path) not in referenced), self.walk)
+
+
+def unreachable_after(before: Table, after: Table, *, without: Collection[int] = ()) -> Unreachable:
+    """Exactly what ``before`` references and ``after`` does not (promise 11).
 
     It knows nothing of how the snapshots between the two were chosen. Manifests that both share are not held in
     memory; only files of manifests that are gone are.
 
     :param without: snapshots of ``after`` to count as gone: foretells what removing them would leave behind.
-    :param walk: has walked through all of ``after`` when this returns something.
+    :raises TableUnreadable: or UnsafeOperation, see :meth:`ReferenceWalk.new_files`.
     """
+    walk = ReferenceWalk()
     kept = [s for s in after.metadata.snapshots if s.snapshot_id not in without]
     kept_ids = {s.snapshot_id for s in kept}
     kept_lists = {s.manifest_list for s in kept}
     gone = {s.snapshot_id for s in before.metadata.snapshots if s.manifest_list not in kept_lists}
     gone |= {s.snapshot_id for s in (*before.metadata.statistics, *before.metadata.partition_statistics)} - kept_ids
     if not gone:
-        return []
+        return Unreachable((), walk)
     old = ReferenceWalk()
     old.skip_manifests({m.manifest_path for _, manifests in read_manifest_lists(after, kept) for m in manifests})
     candidates = {path_key(file.path): file for file in old.new_files(before, gone)}
-    walk = walk or ReferenceWalk()
     for file in walk.new_files(after, kept_ids if without else None):
         candidates.pop(path_key(file.path), None)
-    return list(candidates.values())
+    return Unreachable(tuple(candidates.values()), walk)

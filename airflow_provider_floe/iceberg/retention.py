@@ -77,8 +77,8 @@ def expire_work(table: Table, settings: ExpireSnapshots, now: datetime) -> Work:
         return Work(found=False, summary="snapshots may not be expired", refusal=reason)
     try:
         plan = snapshots_to_expire(table.metadata, settings, now)
-    except RetentionRefused as error:
-        return Work(found=False, summary="the snapshot may not be expired", refusal=str(error))
+    except (RetentionRefused, ConfigurationError) as error:
+        return Work(found=False, summary="snapshots may not be expired", refusal=str(error))
     total = len(table.metadata.snapshots)
     count = len(plan.snapshot_ids)
     refs = f", with {len(plan.refs_to_drop)} branches and tags past their age" if plan.refs_to_drop else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from pyiceberg.io import FileIO
@@ -22,6 +23,8 @@ QUARANTINE_FOLDER = "_floe_quarantine"
 """Below the table's location; the files of each operation stand in a folder of its id."""
 
 _BATCH = 1_000
+_MOVES = 64
+_MOVERS = 8
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,17 @@ class DeletionOutcome:
     """
 
     deleted: int = 0
+    bytes_deleted: int = 0
     quarantined: int = 0
-    bytes: int = 0
+    bytes_quarantined: int = 0
     spared: int = 0
 
     def __add__(self, other: DeletionOutcome) -> DeletionOutcome:
         return DeletionOutcome(
             self.deleted + other.deleted,
+            self.bytes_deleted + other.bytes_deleted,
             self.quarantined + other.quarantined,
-            self.bytes + other.bytes,
+            self.bytes_quarantined + other.bytes_quarantined,
             self.spared + other.spared,
         )
 
@@ -140,19 +145,33 @@ def _numbered(deletions: Sequence[Deletion]) -> Iterator[tuple[int, list[Deletio
 
 
 def _carry_out(io: FileIO, deletions: Sequence[Deletion], mark: Callable[[list[str]], None]) -> DeletionOutcome:
-    moving = [(d, d.quarantined_to) for d in deletions if d.quarantined_to is not None]
     deleting = [d for d in deletions if d.quarantined_to is None]
-    moved: list[Deletion] = []
-    for deletion, target in moving:
-        try:
-            move_file(io, deletion.path, target)
-        except FileNotFoundError:
-            log.info("%s was gone already", deletion.path)
-            continue
-        mark([deletion.path])
-        moved.append(deletion)
     if deleting:
         delete_files(io, [deletion.path for deletion in deleting])
         mark([deletion.path for deletion in deleting])
-    size = sum(deletion.size_bytes for deletion in (*moved, *deleting))
-    return DeletionOutcome(deleted=len(deleting), quarantined=len(moved), bytes=size)
+    moved: list[Deletion] = []
+    with ThreadPoolExecutor(_MOVERS, thread_name_prefix="floe-quarantine") as pool:
+        for batch in in_batches((d for d in deletions if d.quarantined_to is not None), _MOVES):
+            going = [(deletion, pool.submit(_move, io, deletion)) for deletion in batch]
+            wait(future for _, future in going)
+            done = [deletion for deletion, future in going if future.exception() is None and future.result()]
+            mark([deletion.path for deletion in done])
+            moved += done
+            for _, future in going:
+                future.result()
+    return DeletionOutcome(
+        deleted=len(deleting),
+        bytes_deleted=sum(deletion.size_bytes for deletion in deleting),
+        quarantined=len(moved),
+        bytes_quarantined=sum(deletion.size_bytes for deletion in moved),
+    )
+
+
+def _move(io: FileIO, deletion: Deletion) -> bool:
+    """Whether there was a file to move."""
+    try:
+        move_file(io, deletion.path, deletion.quarantined_to or "")
+    except FileNotFoundError:
+        log.info("%s was gone already", deletion.path)
+        return False
+    return True

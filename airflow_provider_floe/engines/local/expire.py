@@ -6,12 +6,18 @@ import logging
 import random
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.base import Deletion, OperationContext, OperationRequest, OperationResult
-from airflow_provider_floe.engines.local.deletion import check_caps, delete_unreferenced, to_quarantine
+from airflow_provider_floe.engines.local.deletion import (
+    DeletionOutcome,
+    check_caps,
+    delete_unreferenced,
+    to_quarantine,
+)
 from airflow_provider_floe.engines.local.expire_commit import (
     Removal,
     commit_removal,
@@ -20,9 +26,8 @@ from airflow_provider_floe.engines.local.expire_commit import (
 )
 from airflow_provider_floe.errors import CommitConflict, ConfigurationError, RetentionRefused
 from airflow_provider_floe.iceberg.reachability import (
-    FileKind,
     ReachableFile,
-    ReferenceWalk,
+    Unreachable,
     read_manifest_lists,
     unreachable_after,
 )
@@ -30,6 +35,8 @@ from airflow_provider_floe.iceberg.retention import ExpirePlan, snapshots_to_exp
 from airflow_provider_floe.policies.model import ExpireSnapshots
 
 log = logging.getLogger(__name__)
+
+_SIZE_READERS = 8
 
 CLEAN_EXPIRED_METADATA_SUPPORTED = True
 """Whether ``cleanExpiredMetadata`` is honoured."""
@@ -55,27 +62,26 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
             message="no snapshot is past retention",
             duration_seconds=time.monotonic() - started,
         )
-    before, removal = committed
+    before, removal, foretold = committed
     after = restore_lost_refs(context, before, removal)
-    walk = ReferenceWalk()
-    files = unreachable_after(before, after, walk=walk)
-    deletions = _deletions(before, files)
+    unreachable = foretold.confirmed(before, after)
+    deletions = _deletions(before, unreachable)
     _check_caps(settings, before, removal, deletions)
     if settings.quarantine is not None:
         deletions = to_quarantine(after, request.operation_id, deletions)
-    outcome = delete_unreferenced(request, context, deletions, walk)
+    outcome = delete_unreferenced(request, context, deletions, unreachable.walk)
     return OperationResult(
         changed=True,
-        message=_message(before, removal, outcome.deleted + outcome.quarantined, outcome.bytes),
+        message=_message(before, removal, outcome),
         snapshots_expired=len(removal.snapshot_ids),
         files_deleted=outcome.deleted,
         files_quarantined=outcome.quarantined,
-        bytes_deleted=outcome.bytes,
+        bytes_deleted=outcome.bytes_deleted,
         snapshot_before=before.metadata.current_snapshot_id,
         snapshot_after=after.metadata.current_snapshot_id,
         duration_seconds=time.monotonic() - started,
         ignored_settings=request.ignored_settings,
-        details={**removal.detail(before), "spared": outcome.spared},
+        details={**removal.detail(before), "spared": outcome.spared, "bytes_quarantined": outcome.bytes_quarantined},
     )
 
 
@@ -89,9 +95,14 @@ def expiry_happened(table: Table, detail: Mapping[str, Any]) -> bool:
 
 def _commit(
     request: OperationRequest, context: OperationContext, settings: ExpireSnapshots
-) -> tuple[Table, Removal] | None:
-    """The table as it was right before the commit, and what was removed; None when there is nothing to remove."""
-    foretold: Removal | None = None
+) -> tuple[Table, Removal, Unreachable] | None:
+    """The table as it was right before the commit, what was removed, and the files that this was foretold to free.
+
+    Foretelling reads every manifest, so whatever cannot be read, and every cap, stops the run before the commit.
+
+    :returns: None when there is nothing to remove.
+    """
+    foretold: tuple[Removal, Unreachable] | None = None
     refused = 0
     while True:
         context.checkpoint()
@@ -101,14 +112,12 @@ def _commit(
         removal = _removal(table, settings, snapshots_to_expire(table.metadata, settings, context.now()))
         if removal.empty:
             return None
-        if removal != foretold and _has_caps(settings):
-            # reading manifests takes time: the table is loaded once more before the commit
-            files = unreachable_after(table, table, without=removal.snapshot_ids)
-            _check_caps(settings, table, removal, _deletions(table, files))
-            foretold = removal
-            continue
+        if foretold is None or foretold[0] != removal:
+            foretold = removal, unreachable_after(table, table, without=removal.snapshot_ids)
+            _check_caps(settings, table, removal, _deletions(table, foretold[1]))
+            continue  # that took time: the commit is made on the table as it is now
         if commit_removal(context, table, removal):
-            return table, removal
+            return table, removal, foretold[1]
         refused += 1
         _back_off(table, refused)
 
@@ -133,26 +142,23 @@ def _unused(table: Table, plan: ExpirePlan) -> tuple[tuple[int, ...], tuple[int,
     return tuple(sorted(schemas)), tuple(sorted(specs))
 
 
-def _deletions(before: Table, files: list[ReachableFile]) -> list[Deletion]:
+def _deletions(before: Table, unreachable: Unreachable) -> list[Deletion]:
     reason = f"unreachable after expiring snapshots (was in {before.metadata_location})"
-    return [Deletion(file.path, _size(before, file), f"{file.kind} {reason}") for file in files]
+    with ThreadPoolExecutor(_SIZE_READERS, thread_name_prefix="floe-sizes") as pool:
+        sizes = pool.map(lambda file: _size(before, file), unreachable.files)
+        return [
+            Deletion(file.path, size, f"{file.kind} {reason}")
+            for file, size in zip(unreachable.files, sizes, strict=True)
+        ]
 
 
 def _size(table: Table, file: ReachableFile) -> int:
-    if file.size_bytes is not None or file.kind is not FileKind.MANIFEST_LIST:
-        return file.size_bytes or 0
-    return len(table.io.new_input(file.path))
-
-
-def _has_caps(settings: ExpireSnapshots) -> bool:
-    caps = (settings.max_delete_files, settings.max_delete_bytes, settings.max_delete_share)
-    return any(cap is not None for cap in caps)
+    """Metadata does not tell the size of manifest lists."""
+    return len(table.io.new_input(file.path)) if file.size_bytes is None else file.size_bytes
 
 
 def _check_caps(settings: ExpireSnapshots, before: Table, removal: Removal, deletions: list[Deletion]) -> None:
     """``maxDeleteShare`` refers to the files deleted and those of the current snapshot together."""
-    if not _has_caps(settings):
-        return
     current = before.metadata.current_snapshot()
     live = 0
     if current is not None and current.snapshot_id not in removal.snapshot_ids:
@@ -174,10 +180,13 @@ def _back_off(table: Table, refused: int) -> None:
     time.sleep(min(most, least * 2 ** (refused - 1)) * random.uniform(0.5, 1.0) / 1000)
 
 
-def _message(before: Table, removal: Removal, files: int, size: int) -> str:
+def _message(before: Table, removal: Removal, outcome: DeletionOutcome) -> str:
     parts = [f"expired {len(removal.snapshot_ids)} of {len(before.metadata.snapshots)} snapshots"]
     if removal.refs:
         parts.append(f"dropped {', '.join(removal.refs)}, past their age")
     if removal.schema_ids or removal.spec_ids:
         parts.append(f"removed {len(removal.schema_ids)} unused schemas and {len(removal.spec_ids)} unused specs")
-    return f"{'; '.join(parts)}; {files} files ({size} bytes) became unreachable and were removed"
+    parts.append(f"deleted {outcome.deleted} files ({outcome.bytes_deleted} bytes) that nothing references any more")
+    if outcome.quarantined:
+        parts.append(f"set {outcome.quarantined} files ({outcome.bytes_quarantined} bytes) aside")
+    return "; ".join(parts)

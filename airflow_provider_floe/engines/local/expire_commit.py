@@ -103,8 +103,10 @@ def commit_removal(context: OperationContext, table: Table, removal: Removal) ->
             "changed. Check that the connection's user may write this table"
         ) from error
     except Exception as error:
-        if not _landed(context, detail):
-            if isinstance(error, CommitFailedException | TooManyRequestsError):
+        refused = isinstance(error, CommitFailedException | TooManyRequestsError)
+        # a transport that repeats a request whose answer was lost gets a refusal for what has happened
+        if not _landed(context, detail, looks=1 if refused else _LOOKS):
+            if refused:
                 log.info("%s: the commit was refused: %s", ".".join(table.name()), error)
                 return False
             raise CommitOutcomeUnknown(
@@ -251,13 +253,13 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _landed(context: OperationContext, detail: Mapping[str, Any]) -> bool:
-    for turn in range(_LOOKS):
+def _landed(context: OperationContext, detail: Mapping[str, Any], looks: int) -> bool:
+    for turn in range(looks):
         try:
             if removal_happened(context.load_table(), detail):
                 return True
         except Exception as error:
             log.warning("looking whether snapshots are expired failed: %s", error)
-        if turn < _LOOKS - 1:
+        if turn < looks - 1:
             time.sleep(0.1 * 2**turn)
     return False

@@ -66,7 +66,7 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
         ),
         files_deleted=total.deleted,
         files_quarantined=total.quarantined,
-        bytes_deleted=total.bytes,
+        bytes_deleted=total.bytes_deleted,
         snapshot_before=table.metadata.current_snapshot_id,
         snapshot_after=table.metadata.current_snapshot_id,
         duration_seconds=time.monotonic() - started,
@@ -79,6 +79,7 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
             "dead_outputs": len(search.dead),
             "spared": outcome.spared,
             "purged": purged.deleted,
+            "bytes_quarantined": total.bytes_quarantined,
         },
     )
 
