@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from airflow_provider_floe import config
 from airflow_provider_floe.airflow_events import AirflowEvents
 from airflow_provider_floe.errors import ConfigurationError, FloeError
-from airflow_provider_floe.hooks.floe import catalog_name, connection_fields, find_connection
+from airflow_provider_floe.hooks.floe import connection_fields, find_connection
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.stores.protocols import OperationStatus
 
@@ -148,6 +148,7 @@ def _postgres_url(conn_id: str) -> str:
 
 def _open_catalog(conn_id: str) -> CatalogClient:
     from airflow_provider_floe.catalogs.client import connect
+    from airflow_provider_floe.catalogs.fields import catalog_name
 
     fields: ConnectionFields | None = None
     try:

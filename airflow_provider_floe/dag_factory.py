@@ -68,7 +68,7 @@ def select_policies(given: PolicyLike | Sequence[PolicyLike] | PolicySelection, 
     wanted = [given] if isinstance(given, str | dict | Policy) else list(given)
     inline = tuple(as_policy(one) for one in wanted if not isinstance(one, str))
     names = [one for one in wanted if isinstance(one, str)]
-    loaded = {entry.policy.name: entry.policy for entry in load_path(path).policies} if names else {}
+    loaded = {policy.name: policy for policy in load_path(path).all} if names else {}
     for name in names:
         if name not in loaded:
             raise PolicyNotFound(f"no policy named {name!r} in {path}: there are {', '.join(sorted(loaded)) or 'none'}")
@@ -189,11 +189,11 @@ def load_policy_dags(
     path = _path(namespace, policies_path)
     wanted = get_parsing_context().dag_id
     try:
-        policies = [entry.policy for entry in load_path(path).policies]
+        policies = load_path(path).all
     except FloeError as error:
         log.error("%s", error)
         return
-    for policy in sorted(policies, key=lambda policy: policy.name):
+    for policy in policies:
         dag_id = f"{DAG_ID_PREFIX}{policy.name}"
         if wanted in (None, dag_id):
             namespace[dag_id] = FloePolicyDag(PolicySelection((policy,), (), path), **dag_kwargs)

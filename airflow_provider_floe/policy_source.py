@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_floe import config
 from airflow_provider_floe.errors import ConfigurationError, InvalidPolicy
 from airflow_provider_floe.policies.model import Policy
 
@@ -40,7 +41,7 @@ class PolicySource:
             loaded = load_path(self.path)
             for problem in loaded.problems:
                 log.warning("left out: %s", problem)
-            found = tuple(entry.policy for entry in loaded.policies)
+            found = loaded.all
         twice = sorted({policy.name for policy in self.inline} & {policy.name for policy in found})
         if twice:
             raise ConfigurationError(
@@ -60,7 +61,7 @@ def load_path(path: Path) -> PolicySet:
         raise ConfigurationError(
             f"no policies: {path} does not exist. Put policy files there, or set [floe] policies_path"
         )
-    return load_policies([path])
+    return load_policies([path], default_timezone=config.default_timezone())
 
 
 def as_policy(document: Policy | dict[str, Any]) -> Policy:

@@ -1,4 +1,4 @@
-"""The Airflow dag ``floe_maintenance``: maintain the one table that the trigger form, or the run's conf, names."""
+"""The Airflow dag that maintains the one table which the trigger form, or the run's conf, names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One Airflow dag for each Floe policy in ``policies/`` beside this file (or ``[floe] policies_path``)."""
+"""One Airflow dag for each Floe policy in ``policies/`` beside this file, or where configured."""
 
 from __future__ import annotations
 

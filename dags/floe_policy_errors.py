@@ -1,4 +1,4 @@
-"""Shows policies that cannot be loaded as an import error in Airflow, while the dags of the good ones stay active."""
+"""Shows Floe policies that cannot be loaded as an import error; the dags of good ones stay in Airflow."""
 
 from __future__ import annotations
 

@@ -86,11 +86,6 @@ def connection_fields(conn_id: str) -> ConnectionFields:
     )
 
 
-def catalog_name(fields: ConnectionFields) -> str:
-    """The name that policies use for a catalog: the extra field ``catalog_name``, else the connection's id."""
-    return str(fields.extra.get("catalog_name") or fields.conn_id)
-
-
 def find_connection(conn_id: str) -> Connection:
     """Look a connection up in the secrets backends.
 

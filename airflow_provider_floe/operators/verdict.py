@@ -12,8 +12,6 @@ from airflow_provider_floe.operators.plan import PLAN_ID_KEY
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-_FAILED_STATES = ("failed", "upstream_failed")
-
 
 class FloeVerdictOperator(FloeOperator):
     """Judge a run by its records and by the tasks before it.
@@ -38,9 +36,13 @@ class FloeVerdictOperator(FloeOperator):
         from airflow_provider_floe.maintenance.verdict import verdict
 
         instance = context["ti"]
-        plan_id = instance.xcom_pull(task_ids=self.plan_task_id, key=PLAN_ID_KEY, map_indexes=-1)
-        assessment_id = instance.xcom_pull(task_ids=self.assess_task_id, map_indexes=-1)
-        failed_tasks = self._failed_tasks(context)
+        states = self._states(context)
+        plan_id = assessment_id = None
+        if states.get(self.assess_task_id) == "success":
+            assessment_id = instance.xcom_pull(task_ids=self.assess_task_id, map_indexes=-1)
+        if states.get(self.plan_task_id) == "success":
+            plan_id = instance.xcom_pull(task_ids=self.plan_task_id, key=PLAN_ID_KEY, map_indexes=-1)
+        failed_tasks = _named(states, "failed") or _named(states, "upstream_failed")
         with self.environment(context) as (env, _):
             found = verdict(env, plan_id, assessment_id, failed_tasks)
         for line in found.summary:
@@ -51,14 +53,16 @@ class FloeVerdictOperator(FloeOperator):
             )
         return {"plan_id": plan_id, "assessment_id": assessment_id, "tables": len(found.summary)}
 
-    def _failed_tasks(self, context: Context) -> list[str]:
-        """Names of the tasks of this run that failed themselves, or did not run because another one failed."""
+    def _states(self, context: Context) -> dict[str, str]:
+        """States of this run's tasks before this one; those of mapped tasks by ``task_<index>``."""
         instance = context["ti"]
-        states: dict[str, Any] = instance.get_task_states(
+        found: dict[str, Any] = instance.get_task_states(
             dag_id=instance.dag_id,
             task_ids=[self.assess_task_id, self.plan_task_id, self.execute_task_id],
             run_ids=[instance.run_id],
         ).get(instance.run_id, {})
-        failed = {name: str(getattr(state, "value", state)) for name, state in states.items()}
-        own = [name for name, state in failed.items() if state == "failed"]
-        return sorted(own or [name for name, state in failed.items() if state in _FAILED_STATES])
+        return {name: str(getattr(state, "value", state)) for name, state in found.items()}
+
+
+def _named(states: dict[str, str], wanted: str) -> list[str]:
+    return sorted(name for name, state in states.items() if state == wanted)

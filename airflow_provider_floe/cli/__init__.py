@@ -1,0 +1,90 @@
+"""Command line ``airflow floe``. Airflow loads this for every command: the commands themselves load when they run."""
+
+from __future__ import annotations
+
+from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
+
+_ARG_TABLE = Arg(("table",), help="catalog.namespace.table; a part with a dot stands in backquotes")
+_ARG_OPTIONAL_TABLE = Arg(
+    ("table",), nargs="?", help="catalog.namespace.table; default: every table that the policies govern"
+)
+_ARG_FILTER_TABLE = Arg(("table",), nargs="?", help="catalog.namespace.table; default: all tables")
+_ARG_POLICY = Arg(
+    ("-p", "--policy"),
+    action="append",
+    default=[],
+    metavar="NAME",
+    help="follow this policy; without a table it may be given several times",
+)
+_ARG_OPERATIONS = Arg(
+    ("--operations",), metavar="NAMES", help="only these operations, separated by commas: rewrite_data_files,..."
+)
+_ARG_FORCE = Arg(("--force",), action="store_true", help="skip all gates, never a safety check")
+_ARG_DRY_RUN = Arg(("--dry-run",), action="store_true", help="stop after the plan")
+_ARG_POLICIES = Arg(
+    ("--policies",),
+    metavar="PATH",
+    help="file or folder of policies (default: [floe] policies_path, else policies in the DAGs folder)",
+)
+_ARG_OUTPUT = Arg(("-o", "--output"), choices=("table", "json"), default="table", help="output format")
+_ARG_LIMIT = Arg(("--limit",), type=int, default=20, help="number of records, newest first (default: 20)")
+_ARG_PATHS = Arg(("paths",), nargs="*", help="files or folders (default: as --policies elsewhere)")
+_ARG_OPERATION_ID = Arg(("operation_id",), help="id of the operation record, see `history`")
+_ARG_FOLDER = Arg(("folder",), nargs="?", help="folder to write to (default: [core] dags_folder)")
+
+
+def _command(name: str, help_text: str, *args: Arg, description: str | None = None) -> ActionCommand:
+    return ActionCommand(
+        name=name,
+        help=help_text,
+        description=description or help_text,
+        func=lazy_load_command(f"airflow_provider_floe.cli.commands.{name}"),
+        args=args,
+    )
+
+
+COMMANDS = (
+    _command("validate", "Check policy files: 0 when all are good, 1 when one is refused", _ARG_PATHS, _ARG_OUTPUT),
+    _command(
+        "explain", "Say which policy governs each operation on a table, and why", _ARG_TABLE, _ARG_POLICIES, _ARG_OUTPUT
+    ),
+    _command("assess", "Report on the health of tables", _ARG_OPTIONAL_TABLE, _ARG_POLICY, _ARG_POLICIES, _ARG_OUTPUT),
+    _command(
+        "plan",
+        "Say what would be done and why; nothing is done",
+        _ARG_OPTIONAL_TABLE,
+        _ARG_POLICY,
+        _ARG_OPERATIONS,
+        _ARG_FORCE,
+        _ARG_POLICIES,
+        _ARG_OUTPUT,
+    ),
+    _command(
+        "run",
+        "Maintain a table, or all tables of policies, in this process",
+        _ARG_OPTIONAL_TABLE,
+        _ARG_POLICY,
+        _ARG_OPERATIONS,
+        _ARG_FORCE,
+        _ARG_DRY_RUN,
+        _ARG_POLICIES,
+        _ARG_OUTPUT,
+    ),
+    _command("history", "List operation records, newest first", _ARG_FILTER_TABLE, _ARG_LIMIT, _ARG_OUTPUT),
+    _command("restore", "Move files of an operation back from quarantine", _ARG_OPERATION_ID, _ARG_OUTPUT),
+    _command("init", "Write the loader files into a DAGs folder; files that are there stay", _ARG_FOLDER),
+    _command("check", "Check store, catalogs, engines and policies, and say what to fix", _ARG_POLICIES, _ARG_OUTPUT),
+    _command("schema", "Print the JSON Schema of policy files, for editors"),
+)
+
+
+def get_cli_commands() -> list[GroupCommand]:
+    """What Airflow adds to its command line."""
+    return [
+        GroupCommand(
+            name="floe",
+            help="Maintain Apache Iceberg tables by policy",
+            description="Exit codes: 0 good, 1 something failed or was refused, 2 wrong usage or configuration.",
+            subcommands=COMMANDS,
+        )
+    ]
