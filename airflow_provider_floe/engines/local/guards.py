@@ -18,6 +18,8 @@ DELETION_VECTORS = f"the local engine does not rewrite files under deletion vect
 NOT_PARQUET = f"the local engine reads and writes Parquet only: {USE_SPARK}"
 ENCRYPTED = f"the local engine has no access to encryption keys: {USE_SPARK}"
 
+GC_DISABLED = "gc.enabled=false on the table forbids deleting its files: set it to true if no other catalog uses them"
+
 
 def refuse_unsupported(table: Table, files: Sequence[LiveFile]) -> None:
     """Check what a rewrite of data files relies on, on the table as it is now.

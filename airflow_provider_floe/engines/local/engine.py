@@ -1,0 +1,60 @@
+"""The embedded engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import duckdb
+import pyarrow
+import pyiceberg
+
+from airflow_provider_floe import __version__
+from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
+from airflow_provider_floe.engines.capabilities import Capabilities
+from airflow_provider_floe.engines.local import expire, orphans, rewrite_data, rewrite_manifests
+from airflow_provider_floe.engines.local.capabilities import local_capabilities
+from airflow_provider_floe.engines.local.pyiceberg_adapter import self_test
+from airflow_provider_floe.tables import Operation
+
+log = logging.getLogger(__name__)
+
+_OPERATIONS: dict[Operation, Callable[[OperationRequest, OperationContext, int], OperationResult]] = {
+    Operation.REWRITE_DATA_FILES: rewrite_data.run,
+    Operation.REWRITE_MANIFESTS: rewrite_manifests.run,
+    Operation.EXPIRE_SNAPSHOTS: expire.run,
+    Operation.REMOVE_ORPHAN_FILES: orphans.run,
+}
+
+
+class LocalEngine:
+    """Carries out operations in this process; no JVM, no server.
+
+    :param memory_limit_bytes: what buffers and DuckDB keep to.
+    """
+
+    name = "local"
+
+    def __init__(self, memory_limit_bytes: int) -> None:
+        self._memory_limit_bytes = memory_limit_bytes
+        self._capabilities: Capabilities | None = None
+
+    def probe(self) -> Capabilities:
+        """Test once that the libraries which are installed behave as needed.
+
+        :raises ConfigurationError: naming the library and the version that do not.
+        """
+        if self._capabilities is None:
+            self_test()
+            self._capabilities = local_capabilities(
+                f"{__version__} (pyiceberg {pyiceberg.__version__}, pyarrow {pyarrow.__version__}, "
+                f"duckdb {duckdb.__version__})"
+            )
+        return self._capabilities
+
+    def execute(self, request: OperationRequest, context: OperationContext) -> OperationResult:
+        """Run one operation to its end; see :class:`~airflow_provider_floe.engines.base.Engine`."""
+        self.probe()
+        result = _OPERATIONS[request.operation](request, context, self._memory_limit_bytes)
+        log.info("%s on %s: %s", request.operation, request.table, result.message)
+        return result
