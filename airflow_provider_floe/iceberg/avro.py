@@ -75,7 +75,8 @@ def read_rows(data: bytes, projection: Projection, path: str) -> list[Row]:
 def _read_rows(data: bytes, projection: Projection, path: str) -> list[Row]:
     if data[:4] != _MAGIC:
         raise TableUnreadable(f"{path} is not an Avro file: it starts with {data[:4]!r}")
-    header = _decoder(data)
+    # The fast decoder trusts every length that it reads: a cut-off header must not reach it.
+    header = StreamingBinaryDecoder(data)
     header.skip(len(_MAGIC))
     meta = _header(header)
     start = header.tell() + _SYNC_BYTES

@@ -182,7 +182,7 @@ GOOD = container(record(LONG), (2, number(1) + number(2)))
         (b"PAR1 is another format", "is not an Avro file"),
         (b"", "is not an Avro file"),
         (GOOD[:-1], "damaged or cut off"),
-        (GOOD[:-19], "damaged or cut off"),
+        (GOOD[:-19], "damaged"),
         (GOOD[:30], "cannot be decoded"),
         (GOOD.replace(b"0123456789abcdef", b"0123456789abcdeX", 1), "damaged or cut off"),
         (container(record(LONG), (1, number(1) + number(2))), "1 bytes left"),
