@@ -68,7 +68,7 @@ class StoreContract:
         now = store.now()
         saved = [report(now - age * MINUTE) for age in (2, 0, 1)]
         store.save_reports(saved)
-        store.save_reports([report(now, OTHER)])
+        store.save_reports([*saved, report(now, OTHER)])
         assert store.reports(TABLE) == sorted(saved, key=lambda r: r.assessed_at, reverse=True)
         assert store.latest_report(TABLE) == saved[1]
         assert store.reports(TABLE, limit=1) == [saved[1]]

@@ -133,6 +133,21 @@ class SharedStoreContract(StoreContract):
         assert store.consumed_slot(TABLE, EXPIRE) == NOON
         assert store.operations() == []
 
+    def test_a_child_forked_in_a_transaction_does_not_end_it(self, store: FloeStore) -> None:
+        saved = record()
+        child = 0
+        try:
+            with store.transaction(), store.transaction():
+                store.save_operation(saved)
+                child = os.fork()
+        except StoreUnavailable:
+            os._exit(0 if child == 0 else 1)
+        if child == 0:
+            os._exit(2)
+        _, status = os.waitpid(child, 0)
+        assert status == 0
+        assert store.operation(saved.id) == saved
+
     def test_a_killed_writer_leaves_nothing_half_done(self, store: FloeStore, url: str) -> None:
         child = multiprocessing.get_context("fork").Process(target=_die_in_transaction, args=(url,))
         child.start()

@@ -88,6 +88,11 @@ class TestPostgreSQL(SharedStoreContract):
         assert store.acquire(TABLE, "run 2", LONG) is None
         other.close()
 
+    def test_writers_do_not_wait_for_ever(self, store: FloeStore) -> None:
+        with store._database.write() as connection:  # type: ignore[attr-defined]
+            assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "30s"
+            assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "5min"
+
     def test_the_session_s_time_zone_changes_nothing(self, store: FloeStore, server: PostgreSQL) -> None:
         server.execute("ALTER ROLE floe SET TimeZone = 'Asia/Kathmandu'")
         try:

@@ -6,13 +6,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from sqlalchemy import Connection, Engine, exc
+from sqlalchemy import Connection, Engine, Transaction, exc
 
 from airflow_provider_floe.errors import ConfigurationError, StoreUnavailable
 from airflow_provider_floe.stores.sql.forking import ForkGate
 
 WRITE_OPTION = "floe_write"
 """Execution option that marks the connections of write transactions."""
+
+_ABANDONED: list[Connection] = []
+"""In a child that was forked in the middle of a transaction: its parent's connections, which it must not touch."""
 
 
 def _nothing() -> None:
@@ -53,7 +56,7 @@ class Database:
             if current is not None:
                 yield current
             else:
-                with self._entered(), self._readers.connect() as connection:
+                with self._entered(), self._connected(self._readers) as connection:
                     yield connection
 
     @contextmanager
@@ -65,13 +68,14 @@ class Database:
         with self._translating():
             current = self._current()
             if current is not None:
-                with current.begin_nested():
+                with self._ended(current.begin_nested()):
                     yield current
             else:
-                with self._entered(), self._writers.begin() as connection:
+                with self._entered(), self._connected(self._writers) as connection:
                     self._local.connection = connection
                     try:
-                        yield connection
+                        with self._ended(connection.begin()):
+                            yield connection
                     finally:
                         self._local.connection = None
 
@@ -80,13 +84,39 @@ class Database:
         self._readers.dispose()
 
     def _current(self) -> Connection | None:
+        self._refuse_when_torn()
+        current: Connection | None = getattr(self._local, "connection", None)
+        return current
+
+    def _refuse_when_torn(self) -> None:
         if self._gate.torn:
             raise StoreUnavailable(
                 f"this process was forked in the middle of a transaction on {self.place}: "
                 "start processes outside of store transactions"
             )
-        current: Connection | None = getattr(self._local, "connection", None)
-        return current
+
+    @contextmanager
+    def _connected(self, engine: Engine) -> Iterator[Connection]:
+        connection = engine.connect()
+        try:
+            yield connection
+        finally:
+            if self._gate.torn:
+                _ABANDONED.append(connection)
+            else:
+                connection.close()
+
+    @contextmanager
+    def _ended(self, transaction: Transaction) -> Iterator[None]:
+        """Commit or roll back, unless this is a child that was forked meanwhile: the transaction is its parent's."""
+        try:
+            yield
+        except BaseException:
+            if not self._gate.torn:
+                transaction.rollback()
+            raise
+        self._refuse_when_torn()
+        transaction.commit()
 
     @contextmanager
     def _entered(self) -> Iterator[None]:

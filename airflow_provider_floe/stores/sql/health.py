@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, select
 
 from airflow_provider_floe.health.report import Assessment, HealthReport
 from airflow_provider_floe.stores.sql.expressions import database_time, dump, load, upsert
@@ -20,7 +20,7 @@ class HealthQueries(Queries):
     """Implements :class:`~airflow_provider_floe.stores.protocols.TableHealthStore`."""
 
     def save_reports(self, reports: Iterable[HealthReport], *, keep_per_table: int = 100, keep_days: int = 30) -> None:
-        """Persist, then drop what exceeds the retention: by count for these tables, by age for all."""
+        """Persist those not there yet, then drop what exceeds the retention: per table by count, for all by age."""
         rows = [
             {
                 "id": report.id,
@@ -33,7 +33,7 @@ class HealthQueries(Queries):
         keys = sorted({str(row["table_key"]) for row in rows})
         with self._database.write() as connection:
             if rows:
-                connection.execute(insert(health_reports), rows)
+                connection.execute(upsert(connection, health_reports).on_conflict_do_nothing(), rows)
             for start in range(0, len(keys), CHUNK):
                 newest_first = (
                     select(

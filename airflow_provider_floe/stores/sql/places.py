@@ -16,6 +16,9 @@ from airflow_provider_floe.stores.sql.database import WRITE_OPTION, Database
 from airflow_provider_floe.stores.sql.store import SqlStore
 
 _BUSY_SECONDS = 30
+"""How long a writer waits for others."""
+_IDLE_SECONDS = 300
+"""How long a transaction may do nothing before PostgreSQL ends it: its process may be gone without a word."""
 _CONNECT_SECONDS = "10"
 _POSTGRESQL_DRIVERS = ("psycopg2", "psycopg")
 
@@ -96,11 +99,21 @@ def open_postgresql(url: str) -> SqlStore:
         raise ConfigurationError(
             f"driver {driver!r} of the Floe store is not installed: pip install {driver}"
         ) from error
+    event.listen(engine, "begin", _limit_waits)
     host = parsed.host or "local socket"
     place = f"PostgreSQL database {parsed.database} on {host}:{parsed.port or 5432}"
     return SqlStore(
         Database(engine, place=place, advice="that the server runs and accepts this host, user, password and database")
     )
+
+
+def _limit_waits(connection: Connection) -> None:
+    """Neither wait nor block others for ever. For this transaction only, since a pooler may share the session."""
+    if connection.get_execution_options().get(WRITE_OPTION):
+        connection.exec_driver_sql(
+            f"SELECT set_config('lock_timeout', '{_BUSY_SECONDS}s', true),"
+            f" set_config('idle_in_transaction_session_timeout', '{_IDLE_SECONDS}s', true)"
+        )
 
 
 def _parse(url: str) -> URL:

@@ -70,5 +70,5 @@ def _parse(name: str, document: str) -> Policy:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidPolicy(
-            f"policy {name!r} in the Floe store: {where}: {first['msg']}; replace it with `airflow floe policies put`"
+            f"policy {name!r} in the Floe store: {where}: {first['msg']}; replace or delete this policy"
         ) from error
