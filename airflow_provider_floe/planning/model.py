@@ -193,7 +193,8 @@ class OperationHistory:
     :ivar known: False when history is not kept; gates that need it then say "unknown".
     :ivar last_run_at: end of the last run that executed, whatever its outcome, UTC.
     :ivar failures_since_success: failed or interrupted writes since the last success.
-    :ivar last_slot_throttled: the throttle skipped the previous due slot.
+    :ivar last_slot_throttled: the newest slot that was consumed was consumed by the throttle; slots still open do not
+        count.
     """
 
     known: bool = True

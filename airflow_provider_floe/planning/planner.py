@@ -139,10 +139,20 @@ def _item(
         settings,
         due,
     )
-    if slot is not None and due.first_open_slot is not None and due.first_open_slot < slot:
-        answered = f"answers every open slot from {time_text(due.first_open_slot)} to {time_text(slot)}"
-        return _decided(decided, decided.disposition, *decided.reasons, answered)
-    return decided
+    answered = _slots_answered(due) if slot is not None else ()
+    return _decided(decided, decided.disposition, *decided.reasons, *answered)
+
+
+def _slots_answered(due: DueState) -> tuple[str, ...]:
+    """Names the open slots beside the latest one, so that none goes by without a word."""
+    if due.latest_slot is None:
+        return ()
+    latest = time_text(due.latest_slot)
+    if due.consumed_slot is None:
+        return (f"answers every slot up to {latest}: none was consumed before",)
+    if due.first_open_slot is not None and due.first_open_slot < due.latest_slot:
+        return (f"answers every open slot from {time_text(due.first_open_slot)} to {latest}",)
+    return ()
 
 
 def _decide(
