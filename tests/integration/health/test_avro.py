@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
 import pytest
+from harness.avro_files import SYNC, container, number, record, text
 from harness.tables import append_files, create_table, lake
 from hypothesis import given
 from hypothesis import strategies as st
 from pyiceberg.avro.decoder import StreamingBinaryDecoder
+from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -38,8 +38,9 @@ from pyiceberg.types import (
 
 from airflow_provider_floe.errors import TableUnreadable
 from airflow_provider_floe.iceberg import avro
+from airflow_provider_floe.iceberg.aggregates import Totals, aggregate_files
 from airflow_provider_floe.iceberg.avro import Projection, read_rows
-from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
+from airflow_provider_floe.iceberg.manifests import decode_files, live_files, snapshot_manifests
 
 TYPES = {
     "int": (IntegerType(), [1, -7, None]),
@@ -103,37 +104,13 @@ TEXT = {"name": "s", "type": ["null", "string"], "field-id": 2}
 NUMBER = Projection((1,), frozenset((1,)))
 
 
-def container(schema: Any, *blocks: tuple[int, bytes], codec: str = "null") -> bytes:
-    text = json.dumps(schema).encode()
-    header = b"Obj\x01" + number(2)
-    for key, value in ((b"avro.schema", text), (b"avro.codec", codec.encode())):
-        header += number(len(key)) + key + number(len(value)) + value
-    sync = b"0123456789abcdef"
-    return header + number(0) + sync + b"".join(number(n) + number(len(b)) + b + sync for n, b in blocks)
-
-
-def number(value: int) -> bytes:
-    zigzag = (value << 1) ^ (value >> 63)
-    out = b""
-    while zigzag > 0x7F:
-        out += bytes([zigzag & 0x7F | 0x80])
-        zigzag >>= 7
-    return out + bytes([zigzag])
-
-
-def record(*fields: Any) -> dict[str, Any]:
-    return {"type": "record", "name": "entry", "fields": list(fields)}
-
-
 @given(rows=st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.none() | st.text()), max_size=20))
 def test_any_rows_are_read_back_and_fields_skipped(rows: list[tuple[int, str | None]]) -> None:
     body = b""
-    for value, text in rows:
-        body += number(value)
-        encoded = (text or "").encode()
-        body += number(0) if text is None else number(1) + number(len(encoded)) + encoded
+    for value, word in rows:
+        body += number(value) + (number(0) if word is None else number(1) + text(word))
     data = container(record(LONG, TEXT), (len(rows), body))
-    assert read_rows(data, Projection((2, 1, 99), frozenset()), "f") == [(text, value, None) for value, text in rows]
+    assert read_rows(data, Projection((2, 1, 99), frozenset()), "f") == [(word, value, None) for value, word in rows]
     assert read_rows(data, NUMBER, "f") == [(value,) for value, _ in rows]
 
 
@@ -184,7 +161,7 @@ GOOD = container(record(LONG), (2, number(1) + number(2)))
         (GOOD[:-1], "damaged or cut off"),
         (GOOD[:-19], "damaged"),
         (GOOD[:30], "cannot be decoded"),
-        (GOOD.replace(b"0123456789abcdef", b"0123456789abcdeX", 1), "damaged or cut off"),
+        (GOOD.replace(SYNC, b"another sync mark", 1), "damaged or cut off"),
         (container(record(LONG), (1, number(1) + number(2))), "1 bytes left"),
         (container(record(LONG), (3, number(1))), "cannot be decoded"),
         (container(record(LONG), (1, b"junk"), codec="deflate"), "cannot be decoded"),
@@ -204,3 +181,67 @@ def test_deflated_blocks_are_raw_deflate() -> None:
     packer = zlib.compressobj(wbits=-15)
     packed = packer.compress(number(5)) + packer.flush()
     assert read_rows(container(record(LONG), (1, packed), codec="deflate"), NUMBER, "f") == [(5,)]
+
+
+def test_a_deletion_vector_of_format_version_3() -> None:
+    partition = {"type": "record", "name": "r102", "fields": []}
+    file = {
+        "type": "record",
+        "name": "r2",
+        "fields": [
+            {"name": "content", "type": "int", "field-id": 134},
+            {"name": "file_path", "type": "string", "field-id": 100},
+            {"name": "file_format", "type": "string", "field-id": 101},
+            {"name": "partition", "type": partition, "field-id": 102},
+            {"name": "record_count", "type": "long", "field-id": 103},
+            {"name": "file_size_in_bytes", "type": "long", "field-id": 104},
+            {"name": "first_row_id", "type": ["null", "long"], "field-id": 142},
+            {"name": "referenced_data_file", "type": ["null", "string"], "field-id": 143},
+            {"name": "content_offset", "type": ["null", "long"], "field-id": 144},
+            {"name": "content_size_in_bytes", "type": ["null", "long"], "field-id": 145},
+        ],
+    }
+    schema = record(
+        {"name": "status", "type": "int", "field-id": 0},
+        {"name": "snapshot_id", "type": ["null", "long"], "field-id": 1},
+        {"name": "sequence_number", "type": ["null", "long"], "field-id": 3},
+        {"name": "data_file", "type": file, "field-id": 2},
+    )
+    body = number(1) + number(0) + number(0)
+    body += number(1) + text("s3://b/dv.puffin") + text("puffin") + number(2) + number(100)
+    body += number(0) + number(1) + text("s3://b/data.parquet") + number(1) + number(4) + number(1) + number(40)
+    manifest = ManifestFile.from_args(
+        manifest_path="m",
+        manifest_length=1,
+        partition_spec_id=0,
+        content=ManifestContent.DELETES,
+        sequence_number=9,
+        added_snapshot_id=5,
+    )
+    (found,) = decode_files(manifest, container(schema, (1, body)))
+    assert found.is_deletion_vector
+    assert found.referenced_data_file == "s3://b/data.parquet"
+    assert (found.sequence_number, found.snapshot_id, found.partition) == (9, 5, ())
+    files = aggregate_files([found])
+    assert (files.deletion_vectors, files.position_deletes.files) == (Totals(1, 100, 2), 0)
+
+
+def test_an_existing_file_without_sequence_number_is_refused(tmp_path: Path) -> None:
+    table = append_files(create_table(lake(tmp_path)), 1)
+    (manifest,) = snapshot_manifests(table)
+    data = Path(manifest.manifest_path.removeprefix("file://")).read_bytes()
+    (added,) = decode_files(manifest, data)
+    assert added.sequence_number == 1
+    existing = container(
+        record(
+            {"name": "status", "type": "int", "field-id": 0},
+            {"name": "file_path", "type": "string", "field-id": 100},
+            {"name": "file_format", "type": "string", "field-id": 101},
+            {"name": "partition", "type": record(), "field-id": 102},
+            {"name": "record_count", "type": "long", "field-id": 103},
+            {"name": "file_size_in_bytes", "type": "long", "field-id": 104},
+        ),
+        (1, number(0) + text("f") + text("PARQUET") + number(1) + number(1)),
+    )
+    with pytest.raises(TableUnreadable, match="existing file f has no sequence number"):
+        list(decode_files(manifest, existing))
