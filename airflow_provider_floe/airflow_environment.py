@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from airflow_provider_floe.catalogs.base import CatalogClient, ConnectionFields
-    from airflow_provider_floe.engines.base import Engine
+    from airflow_provider_floe.engines.base import Engine, OperationContext, OperationRequest, OperationResult
+    from airflow_provider_floe.engines.capabilities import Capabilities
     from airflow_provider_floe.maintenance.settings import Settings
     from airflow_provider_floe.policies.model import Policy
     from airflow_provider_floe.stores.protocols import FloeStore
@@ -97,10 +98,16 @@ def open_catalogs(conn_ids: Sequence[str]) -> dict[str, CatalogClient]:
 
 
 def open_engines(settings: Settings) -> Mapping[str, Engine]:
-    """Engines by name."""
-    from airflow_provider_floe.engines.local.engine import LocalEngine
+    """Engines by name. One that cannot be made is unavailable to the plan, with the reason."""
+    from airflow_provider_floe.engines.registry import load_engine_factories
 
-    return {"local": LocalEngine(memory_limit_bytes=settings.local_memory_limit_bytes)}
+    engines: dict[str, Engine] = {}
+    for name, make in load_engine_factories().items():
+        try:
+            engines[name] = make(memory_limit_bytes=settings.local_memory_limit_bytes)
+        except FloeError as error:
+            engines[name] = BrokenEngine(name, error)
+    return engines
 
 
 def open_floe_store(store_conn_id: str | None = None) -> FloeStore:
@@ -190,3 +197,19 @@ class BrokenCatalog:
     def describe(self) -> str:
         """:raises FloeError: what is wrong with the connection."""
         self._refuse()
+
+
+class BrokenEngine:
+    """Stands for an engine that cannot be made: plans leave it out and say why."""
+
+    def __init__(self, name: str, error: FloeError) -> None:
+        self.name = name
+        self._error = error
+
+    def probe(self) -> Capabilities:
+        """:raises FloeError: why it cannot be made."""
+        raise self._error
+
+    def execute(self, request: OperationRequest, context: OperationContext) -> OperationResult:
+        """:raises FloeError: why it cannot be made."""
+        raise self._error

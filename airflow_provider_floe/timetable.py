@@ -57,11 +57,11 @@ class FloePolicyTimetable(Timetable):
         """The next slot; without catchup never one that a later slot before now has overtaken."""
         candidates: list[datetime | None] = []
         if last_automated_data_interval is not None:
-            candidates.append(self._ticks.next_tick(last_automated_data_interval.end))
+            candidates.append(self._ticks.next_tick(_plain(last_automated_data_interval.end)))
         elif restriction.earliest is not None:
-            candidates.append(self._ticks.next_tick(restriction.earliest - timedelta(microseconds=1)))
+            candidates.append(self._ticks.next_tick(_plain(restriction.earliest) - timedelta(microseconds=1)))
         if not restriction.catchup or not candidates:
-            candidates.append(self._ticks.latest_tick(datetime.now(UTC)))
+            candidates.append(self._ticks.latest_tick(_now()))
         known = [slot for slot in candidates if slot is not None]
         if not known:
             return None
@@ -96,3 +96,12 @@ def policy_timetable(policies: Sequence[Policy], timezone: str) -> Timetable | N
 def _in_words(schedule: dict[str, Any]) -> str:
     interval = schedule.get("interval")
     return f"every {interval}" if interval else str(schedule["cronExpression"])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _plain(at: datetime) -> datetime:
+    """Without pendulum, whose differences cannot be divided by a timedelta."""
+    return datetime.fromisoformat(at.astimezone(UTC).isoformat())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.tables import lake, small_files
 
 HOME = Path(tempfile.mkdtemp(prefix="floe-airflow-"))
 os.environ.update(
@@ -21,9 +21,6 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(HOME / "dags"),
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{HOME / 'airflow.db'}",
 )
-sys.path.append(str(Path(__file__).parents[1]))
-
-from harness.tables import lake, small_files  # noqa: E402
 
 
 def pytest_sessionfinish() -> None:
