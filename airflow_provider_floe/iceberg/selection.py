@@ -60,6 +60,11 @@ class FileGroup:
     deletes: tuple[LiveFile, ...] = ()
 
     @property
+    def moves(self) -> bool:
+        """Whether the files are written under another spec than they have."""
+        return self.spec_id != self.output_spec_id
+
+    @property
     def size_bytes(self) -> int:
         """Size of the files that are read."""
         return sum(file.file_size_bytes for file in self.files)
@@ -257,7 +262,7 @@ def _makes_progress(group: FileGroup, target: int, mark: str, clustered: bool, *
         beside other groups, what they leave behind would count as that company.
     """
     files = group.files
-    if group.deletes or not clustered or any(file.spec_id != group.output_spec_id for file in files):
+    if group.deletes or not clustered or group.moves:
         return True
     fresh = sum(not _marked(file, mark) for file in files)
     if fresh == 0:

@@ -19,6 +19,7 @@ from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStrea
 from pyiceberg.io.fileformat import FileFormatFactory
 from pyiceberg.io.pyarrow import (
     ArrowScan,
+    _determine_partitions,
     _get_parquet_writer_kwargs,
     _to_requested_schema,
     compute_statistics_plan,
@@ -186,6 +187,16 @@ def scan_batches(metadata: TableMetadata, io_: FileIO, file: DataFile, schema: S
     return scan._record_batches_from_scan_tasks_and_deletes([FileScanTask(file)], {})
 
 
+def split_by_partition(metadata: TableMetadata, spec_id: int, rows: pa.Table) -> Iterator[tuple[Record, pa.Table]]:
+    """Rows by their partition under a spec, whose transforms need no library beside pyarrow."""
+    spec = metadata.specs()[spec_id]
+    if spec.is_unpartitioned():
+        yield Record(*[None] * len(spec.fields)), rows
+        return
+    for part in _determine_partitions(spec, metadata.schema(), rows):
+        yield part.partition_key.partition, part.arrow_table_partition
+
+
 class ParquetLayout:
     """How rows of a table are laid down in Parquet: names, types, field ids, codec, metrics.
 
@@ -201,6 +212,11 @@ class ParquetLayout:
         self._plan = compute_statistics_plan(self._file_schema, metadata.properties)
         self._columns = parquet_path_to_id_mapping(self._file_schema)
         self._properties = metadata.properties
+
+    def file_name(self, column: str) -> str:
+        """The name that a top-level column of the table has in the files."""
+        names = [field.name for field in self._table_schema.fields]
+        return str(self.arrow.names[names.index(column)])
 
     def conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A batch in the table's schema, given the names, types and field ids of the files."""

@@ -44,6 +44,7 @@ class Replacement:
     :ivar removed: data files that go.
     :ivar added: data files that come, with their spec id set.
     :ivar sequence_number: data sequence number of the added files; None gives them the commit's own.
+    :ivar moved: some files come under another partition spec, where later equality deletes do not find them.
     :ivar known_deletes: paths of the delete files that were live, and applied, when the data was read.
     :ivar droppable: paths of the delete files to drop unless other data still needs them.
     """
@@ -51,6 +52,7 @@ class Replacement:
     removed: Sequence[LiveFile]
     added: Sequence[DataFile]
     sequence_number: int | None
+    moved: bool
     known_deletes: frozenset[str]
     droppable: frozenset[str]
 
@@ -77,7 +79,7 @@ class Replacement:
                 f"{len(lost)} data files that were being rewritten are no longer live, for example {min(lost)}", lost
             )
         new = [file for file in files if file.content is not FileContent.DATA and file.path not in self.known_deletes]
-        if self.sequence_number is not None:
+        if self.sequence_number is not None and not self.moved:
             new = [file for file in new if file.content is FileContent.POSITION_DELETES]
         deletes = DeleteIndex(attempt.table.metadata, new)
         hit = frozenset(file.path for file in self.removed if deletes.touches(file))

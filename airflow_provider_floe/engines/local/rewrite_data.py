@@ -18,6 +18,8 @@ from airflow_provider_floe.engines.base import OperationContext, OperationReques
 from airflow_provider_floe.engines.local.commit import Committed, FilesConflict, commit_replace, delete_quietly
 from airflow_provider_floe.engines.local.context import Shared
 from airflow_provider_floe.engines.local.guards import refuse_unsupported
+from airflow_provider_floe.engines.local.moving import check_output_spec
+from airflow_provider_floe.engines.local.ordering import Ordering, ordering_of
 from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout
 from airflow_provider_floe.engines.local.replace import LiveIndex, Replacement
 from airflow_provider_floe.engines.local.rewrite_group import Written, rewrite_group
@@ -47,6 +49,7 @@ class _Run:
     sequence_number: int | None
     known_deletes: frozenset[str]
     selection: Selection
+    ordering: Ordering
     index: LiveIndex
     manifests: list[ManifestFile]
     memory_bytes: int
@@ -91,6 +94,7 @@ def _prepare(
     index = LiveIndex(table.io)
     files = index.files(manifests)
     refuse_unsupported(table, files)
+    check_output_spec(table, settings.output_spec_id)
     matching = matching_paths(table, settings.filter) if settings.filter else None
     selection = select_rewrite(table.metadata, files, settings, matching)
     sequence_number = snapshot.sequence_number if settings.use_starting_sequence_number else None
@@ -103,6 +107,7 @@ def _prepare(
         sequence_number=sequence_number if table.metadata.format_version > 1 else None,
         known_deletes=frozenset(file.path for file in files if file.content is not FileContent.DATA),
         selection=selection,
+        ordering=ordering_of(table, settings),
         index=index,
         manifests=manifests,
         memory_bytes=memory_bytes,
@@ -168,6 +173,7 @@ def _commit(run_: _Run, written: Sequence[Written], *, drop_dangling: bool) -> C
         removed=[file for one in written for file in one.group.files],
         added=[file for one in written for file in one.files],
         sequence_number=run_.sequence_number,
+        moved=any(one.group.moves for one in written),
         known_deletes=run_.known_deletes,
         droppable=frozenset(applied | run_.dropped),
     )
@@ -212,7 +218,7 @@ def _write_groups(run_: _Run, groups: Sequence[FileGroup]) -> list[Written]:
         return rewrite_group(
             run_.table,
             layout,
-            run_.settings,
+            run_.ordering,
             run_.selection,
             group,
             expectation,

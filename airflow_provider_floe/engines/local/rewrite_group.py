@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
+from pyiceberg.typedef import Record
 
-from airflow_provider_floe.engines.local.ordering import ordered
+from airflow_provider_floe.engines.local.moving import MOST_OPEN, MovingWriter
+from airflow_provider_floe.engines.local.ordering import Ordering, ordered
 from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout
 from airflow_provider_floe.engines.local.reader import GroupReader
 from airflow_provider_floe.engines.local.recount import count_deleted
 from airflow_provider_floe.engines.local.verify import Expectation, verify_group
 from airflow_provider_floe.engines.local.writer import RollingWriter
 from airflow_provider_floe.iceberg.selection import FileGroup, Selection
-from airflow_provider_floe.policies.model import RewriteDataFiles
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Written:
 def rewrite_group(
     table: Table,
     layout: ParquetLayout,
-    settings: RewriteDataFiles,
+    ordering: Ordering,
     selection: Selection,
     group: FileGroup,
     expected: Expectation,
@@ -56,33 +57,33 @@ def rewrite_group(
                 yield batch
             progress(file.file_size_bytes)
 
-    writer = RollingWriter(
-        table,
-        layout,
-        spec_id=group.output_spec_id,
-        partition=expected.partition,
-        target_bytes=selection.target_bytes,
-        expected_rows=expected.rows,
-        expected_bytes=group.size_bytes,
-        buffer_bytes=max(8 * 1024**2, memory_bytes // 4),
-        mark=selection.mark,
-        sort_order_id=_sort_order_id(table, settings),
-        announce=announce,
-    )
+    def open_writer(partition: Record) -> RollingWriter:
+        return RollingWriter(
+            table,
+            layout,
+            spec_id=group.output_spec_id,
+            partition=partition,
+            target_bytes=selection.target_bytes,
+            expected_rows=expected.rows,
+            expected_bytes=group.size_bytes,
+            buffer_bytes=max(8 * 1024**2, memory_bytes // 4) // (MOST_OPEN if group.moves else 1),
+            mark=selection.mark,
+            sort_order_id=ordering.sort_order_id,
+            announce=announce,
+        )
+
+    writer: RollingWriter | MovingWriter
+    if group.moves:
+        writer = MovingWriter(table, group.output_spec_id, open_writer)
+    else:
+        writer = open_writer(expected.partition)
     try:
-        for batch in ordered(table, layout, settings, group, expected, rows(), memory_bytes // 2):
+        for batch in ordered(table, layout, ordering, group, expected.partition, rows(), memory_bytes // 2):
             writer.write(batch)
-        files = writer.close()
+        files = tuple(writer.close())
     except BaseException:
         writer.abandon()
         raise
     deleted = count_deleted(table, group, expected.partition, memory_bytes // 2)
     verify_group(table.io, table.schema(), expected, deleted, files, group.output_spec_id)
-    return Written(group, tuple(files))
-
-
-def _sort_order_id(table: Table, settings: RewriteDataFiles) -> int | None:
-    """The table's own order when the rows follow it."""
-    if settings.strategy == "SORT" and not settings.sort_order:
-        return table.metadata.sort_order().order_id
-    return None
+    return Written(group, files)
