@@ -48,8 +48,7 @@ def _count(
     parameters = [file.path, names, file.record_count]
     equality = [delete for delete in deletes if delete.content is FileContent.EQUALITY_DELETES]
     if not equality:
-        found = duck.execute(f"SELECT count(DISTINCT pos) FROM ({positions})", parameters).fetchone()
-        return int(found[0]) if found else 0
+        return _number(duck, f"SELECT count(DISTINCT pos) FROM ({positions})", parameters)
     fields = {field.field_id: field for delete in equality for field in key_fields(table.metadata, delete)}
     duck.register("data_rows", _numbered(table, file, partition, Schema(*fields.values())))
     conditions = []
@@ -59,10 +58,13 @@ def _count(
         same = " AND ".join(f"k.c{field.field_id} IS NOT DISTINCT FROM d.c{field.field_id}" for field in columns)
         conditions.append(f"EXISTS (SELECT 1 FROM keys_{number} k WHERE {same})")
     where = " OR ".join(conditions)
-    found = duck.execute(
-        f"SELECT count(*) FROM data_rows d WHERE {where} OR d.row_number IN ({positions})", parameters
-    ).fetchone()
-    return int(found[0]) if found else 0
+    query = f"SELECT count(*) FROM data_rows d WHERE {where} OR d.row_number IN ({positions})"
+    return _number(duck, query, parameters)
+
+
+def _number(duck: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object]) -> int:
+    # All rows are fetched: a result left open would block the connection.
+    return int(duck.execute(query, parameters).fetchall()[0][0])
 
 
 def _numbered(table: Table, file: LiveFile, partition: Record, schema: Schema) -> pa.Table:

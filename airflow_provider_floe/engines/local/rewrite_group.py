@@ -72,11 +72,7 @@ def rewrite_group(
             announce=announce,
         )
 
-    writer: RollingWriter | MovingWriter
-    if group.moves:
-        writer = MovingWriter(table, group.output_spec_id, open_writer)
-    else:
-        writer = open_writer(expected.partition)
+    writer = MovingWriter(table, group.output_spec_id, open_writer) if group.moves else open_writer(expected.partition)
     try:
         for batch in ordered(table, layout, ordering, group, expected.partition, rows(), memory_bytes // 2):
             writer.write(batch)
