@@ -42,6 +42,8 @@ from airflow_provider_floe.tables import TableRef
 
 _TIMED_REST = "airflow_provider_floe.catalogs.rest.TimedRestCatalog"
 _LISTING_THREADS = 8
+_ONE_THREAD_EACH = ("hive",)
+"""Types of pyiceberg's catalogs with a single connection, which two threads must not use at once."""
 _DENIED = (UnauthorizedError, ForbiddenError, OAuthError)
 _NO_ANSWER = (RESTError, RequestException, SQLAlchemyError)
 
@@ -58,7 +60,7 @@ def connect(connection: ConnectionFields) -> CatalogClient:
 class PyicebergCatalog:
     """A :class:`~airflow_provider_floe.catalogs.base.CatalogClient` over one of pyiceberg's catalogs.
 
-    Threads share pyiceberg's catalog (its sessions and engines allow that); a forked process opens its own.
+    Threads share pyiceberg's catalog where its sessions and engines allow that; a forked process opens its own.
 
     :param properties: for pyiceberg's ``load_catalog``.
     """
@@ -70,7 +72,7 @@ class PyicebergCatalog:
         self._properties = properties
         self._secrets = secrets_of(connection, properties)
         self._lock = threading.Lock()
-        self._opened: tuple[int, Catalog] | None = None
+        self._opened: dict[tuple[int, int], Catalog] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self.kind} at {self._server}>"
@@ -81,11 +83,13 @@ class PyicebergCatalog:
 
         :raises CatalogUnavailable: when it does not answer.
         """
-        process = os.getpid()
+        alone = self._properties.get("type") in _ONE_THREAD_EACH
+        key = (os.getpid(), threading.get_ident() if alone else 0)
         with self._lock:
-            if self._opened is None or self._opened[0] != process:
-                self._opened = (process, self._open())
-            return self._opened[1]
+            if key not in self._opened:
+                self._opened = {own: catalog for own, catalog in self._opened.items() if own[0] == key[0]}
+                self._opened[key] = self._open()
+            return self._opened[key]
 
     def namespaces(self) -> list[tuple[str, ...]]:
         """See :meth:`CatalogClient.namespaces`."""
@@ -97,7 +101,7 @@ class PyicebergCatalog:
             level: list[tuple[str, ...]] = [()]
             with ThreadPoolExecutor(_LISTING_THREADS, thread_name_prefix="floe-namespaces") as pool:
                 while level:
-                    children = pool.map(lambda parent: _children(catalog, parent), level)
+                    children = pool.map(lambda parent: _children(self.catalog, parent), level)
                     level = sorted({child for some in children for child in some} - found)
                     found.update(level)
             return sorted(found)
@@ -111,7 +115,7 @@ class PyicebergCatalog:
                 return
             wanted = self.namespaces() if namespaces is None else list(namespaces)
             with ThreadPoolExecutor(_LISTING_THREADS, thread_name_prefix="floe-tables") as pool:
-                for identifiers in pool.map(lambda namespace: _tables(catalog, namespace), wanted):
+                for identifiers in pool.map(lambda namespace: _tables(self.catalog, namespace), wanted):
                     for identifier in identifiers:
                         yield TableRef(self.name, identifier[:-1], identifier[-1])
 
@@ -126,9 +130,9 @@ class PyicebergCatalog:
         except ForbiddenError as error:
             text = f"{table}: the credential of {where} may not load it ({self._told(error)})"
             raise TableUnreadable(text) from self._safe(error)
-        except _NO_ANSWER as error:
-            raise self._unavailable(f"{table} cannot be loaded", error) from self._safe(error)
         except Exception as error:
+            if isinstance(error, _NO_ANSWER) or type(error).__module__.partition(".")[0] == "thrift":
+                raise self._unavailable(f"{table} cannot be loaded", error) from self._safe(error)
             text = f"{table}: its metadata cannot be read ({self._told(error)})"
             raise TableUnreadable(text) from self._safe(error)
 
@@ -181,7 +185,7 @@ class PyicebergCatalog:
             raise self._unavailable(what, error) from self._safe(error)
 
     def _unavailable(self, what: str, error: Exception) -> CatalogUnavailable:
-        self._opened = None  # what it learnt of the server when it opened may be wrong: open anew next time
+        self._opened = {}  # what it learnt of the server when it opened may be wrong: open anew next time
         if isinstance(error, _DENIED):
             check = "the connection's credential, token and scope are right"
         elif isinstance(error, SQLAlchemyError):

@@ -14,9 +14,15 @@ from airflow_provider_floe.errors import ConfigurationError, MissingExtra
 ENTRY_POINTS = "airflow_provider_floe.catalogs"
 """Group under which a package registers a kind: its name, and a class or function that makes a ``CatalogKind``."""
 
+_PACKAGE = "airflow_provider_floe.catalogs"
 _BUILT_IN = {
-    "rest": "airflow_provider_floe.catalogs.rest:RestKind",
-    "sql": "airflow_provider_floe.catalogs.sql:SqlKind",
+    "rest": "rest:RestKind",
+    "polaris": "rest_servers:PolarisKind",
+    "lakekeeper": "rest_servers:LakekeeperKind",
+    "nessie": "rest_servers:NessieKind",
+    "gravitino": "rest_servers:GravitinoKind",
+    "sql": "sql:SqlKind",
+    "hive": "hive:HiveKind",
 }
 
 
@@ -33,7 +39,7 @@ def catalog_kind(name: str) -> CatalogKind:
     """
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
-        make: Callable[[], CatalogKind] = getattr(import_module(module), attribute)
+        make: Callable[[], CatalogKind] = getattr(import_module(f"{_PACKAGE}.{module}"), attribute)
         return make()
     for entry in entry_points(group=ENTRY_POINTS, name=name):
         try:

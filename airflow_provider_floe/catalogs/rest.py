@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from pyiceberg.catalog.rest import RestCatalog
@@ -11,7 +11,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from airflow_provider_floe.catalogs.base import ConnectionFields
-from airflow_provider_floe.catalogs.fields import check_extra, free_properties, text, wrong
+from airflow_provider_floe.catalogs.fields import EXTRA_FIELDS, check_extra, free_properties, text, wrong
 from airflow_provider_floe.tables import Operation
 
 CONNECT_SECONDS, READ_SECONDS = 10, 120
@@ -21,11 +21,17 @@ class RestKind:
     """Kind ``rest``: ``uri`` (or the host as a full URI), ``warehouse``, and OAuth2 credentials or a token."""
 
     name = "rest"
+    example = "https://catalog.example.com/api/catalog"
+    own_fields: ClassVar[frozenset[str]] = frozenset()
+    warehouse_is: ClassVar[str | None] = None
+    """What the warehouse names, for servers that need one."""
+    scope: ClassVar[str | None] = None
+    """OAuth2 scope where the connection names none."""
 
     def properties(self, connection: ConnectionFields) -> dict[str, str]:
         """See :meth:`CatalogKind.properties`."""
-        check_extra(connection)
-        found = {"type": "rest", "uri": self._uri(connection), **free_properties(connection)}
+        check_extra(connection, EXTRA_FIELDS | self.own_fields)
+        found = {"type": "rest", "uri": self.uri(connection), **free_properties(connection)}
         for field, key in (
             ("warehouse", "warehouse"),
             ("oauth2_server_uri", "oauth2-server-uri"),
@@ -35,16 +41,25 @@ class RestKind:
         ):
             if value := text(connection, field):
                 found[key] = value
-        return {**found, **self._login(connection, found)}
+        if self.warehouse_is and "warehouse" not in found:
+            raise wrong(connection, "warehouse", "is missing", f"write {self.warehouse_is}")
+        found = {**found, **self._login(connection, found)}
+        return (
+            {**found, "scope": self.scope} if self.scope and "credential" in found and "scope" not in found else found
+        )
 
     def cannot(self, operation: Operation) -> str | None:
         """A REST catalog takes part in every operation."""
         return None
 
-    def _uri(self, connection: ConnectionFields) -> str:
+    def uri(self, connection: ConnectionFields) -> str:
+        """The catalog's URI, without a slash at its end.
+
+        :raises ConfigurationError: when it is missing or is no HTTP URI.
+        """
         field = "uri" if text(connection, "uri") else "host"
         uri = text(connection, "uri") or (connection.host or "").strip()
-        fix = "write the catalog's full URI, for example https://catalog.example.com/api/catalog"
+        fix = f"write the catalog's full URI, for example {self.example}"
         if not uri:
             raise wrong(connection, "uri", "is missing", fix)
         parts = urlsplit(uri)
@@ -81,6 +96,7 @@ class _TimedAdapter(HTTPAdapter):
             pool_maxsize=32,
             max_retries=Retry(
                 total=3,
+                connect=1,
                 backoff_factor=0.5,
                 status_forcelist=(429, 502, 503, 504),
                 allowed_methods=("GET", "HEAD"),

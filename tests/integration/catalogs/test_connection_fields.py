@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from airflow_provider_floe.catalogs.base import ConnectionFields
 from airflow_provider_floe.catalogs.client import connect
 from airflow_provider_floe.catalogs.registry import catalog_kind, kind_of
-from airflow_provider_floe.errors import ConfigurationError
+from airflow_provider_floe.errors import ConfigurationError, MissingExtra
 
 SECRET = "hunter2-secret"
 
@@ -143,3 +145,75 @@ def test_another_package_registers_a_kind(tmp_path: Path, monkeypatch: pytest.Mo
         catalog_kind("mooon")
     with pytest.raises(ConfigurationError, match=r"'dark' of moon_catalog:broken cannot be loaded: no air"):
         catalog_kind("dark")
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        (
+            {"catalog_kind": "polaris", "warehouse": "prod", "credential": "id:secret"},
+            {"warehouse": "prod", "credential": "id:secret", "scope": "PRINCIPAL_ROLE:ALL"},
+        ),
+        (
+            {"catalog_kind": "polaris", "warehouse": "prod", "credential": "id:secret", "scope": "PRINCIPAL_ROLE:x"},
+            {"warehouse": "prod", "credential": "id:secret", "scope": "PRINCIPAL_ROLE:x"},
+        ),
+        ({"catalog_kind": "lakekeeper", "warehouse": "w", "token": "t"}, {"warehouse": "w", "token": "t"}),
+        ({"catalog_kind": "gravitino"}, {}),
+    ],
+)
+def test_servers_with_their_own_needs(extra: dict[str, Any], expected: dict[str, str]) -> None:
+    found = properties(extra={"uri": "https://h/iceberg/", **extra})
+    assert found == {"type": "rest", "uri": "https://h/iceberg", **expected}
+
+
+@pytest.mark.parametrize("kind", ["polaris", "lakekeeper"])
+def test_servers_of_many_warehouses_need_one_named(kind: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"'lake', field 'warehouse': is missing; write the name"):
+        properties(extra={"catalog_kind": kind, "uri": "https://h"})
+
+
+@pytest.mark.parametrize(
+    ("uri", "ref", "expected"),
+    [
+        ("https://n:19120/iceberg", None, "https://n:19120/iceberg/main"),
+        ("https://n:19120/iceberg/", "etl", "https://n:19120/iceberg/etl"),
+        ("https://n:19120/api/v2", "feature/x", "https://n:19120/iceberg/feature%2Fx"),
+        ("https://n:19120/iceberg/dev", None, "https://n:19120/iceberg/dev"),
+    ],
+)
+def test_nessie_is_reached_at_its_iceberg_endpoint(uri: str, ref: str | None, expected: str) -> None:
+    assert properties(extra={"catalog_kind": "nessie", "uri": uri, "ref": ref})["uri"] == expected
+
+
+def test_hive_without_its_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "thrift", None)
+    with pytest.raises(MissingExtra, match=r"catalog kind hive needs an extra: .*\[hive\]"):
+        connect(ConnectionFields("lake", extra={"catalog_kind": "hive", "uri": "thrift://h:9083"}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "uri"),
+    [
+        ({"extra": {"uri": "thrift://a:9083,thrift://b:9083"}}, "thrift://a:9083,thrift://b:9083"),
+        ({"host": "metastore", "port": 9000}, "thrift://metastore:9000"),
+        ({"host": "metastore"}, "thrift://metastore:9083"),
+    ],
+)
+def test_hive_metastore_uris(fields: dict[str, Any], uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "thrift", thrift_client())
+    fields = {**fields, "extra": {"catalog_kind": "hive", "warehouse": "s3://b", **fields.get("extra", {})}}
+    assert properties(**fields) == {"type": "hive", "uri": uri, "warehouse": "s3://b"}
+
+
+def test_a_hive_uri_of_another_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "thrift", thrift_client())
+    with pytest.raises(ConfigurationError, match=r"'http://h' is no Thrift URI; write for example thrift://"):
+        properties(extra={"catalog_kind": "hive", "uri": "http://h"})
+
+
+def thrift_client() -> ModuleType:
+    """Stands for the installed Thrift client."""
+    module = ModuleType("thrift")
+    module.__spec__ = ModuleSpec("thrift", None)
+    return module

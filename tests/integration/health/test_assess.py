@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,18 @@ def test_a_missing_manifest_list_makes_the_table_unreadable(tmp_path: Path) -> N
     Path(snapshot.manifest_list.removeprefix("file://")).unlink()
     with pytest.raises(TableUnreadable, match=snapshot.manifest_list):
         report(table, mode=ScanMode.METADATA)
+
+
+def test_a_table_of_format_version_3_is_assessed(tmp_path: Path) -> None:
+    table = append_files(create_table(lake(tmp_path)), 3)
+    file = Path(table.metadata_location.removeprefix("file://"))
+    metadata = {**json.loads(file.read_text()), "format-version": 3, "next-row-id": 100}
+    file.write_text(json.dumps(metadata))
+    found = report(table.refresh())
+    assert found.facts.format_version == 3
+    assert found.facts.features == (TableFeature.FORMAT_V3,)
+    assert found.metrics.data_file_count == 3
+    assert None not in [found.work[operation].summary for operation in Operation]
 
 
 def plain(path: Path) -> Table:

@@ -1,0 +1,52 @@
+"""Servers that speak the Iceberg REST protocol, each with what it needs filled in."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from airflow_provider_floe.catalogs.base import ConnectionFields
+from airflow_provider_floe.catalogs.fields import text
+from airflow_provider_floe.catalogs.rest import RestKind
+
+_NESSIE_NATIVE = re.compile(r"/api/v[12]$")
+
+
+class PolarisKind(RestKind):
+    """Kind ``polaris``: the warehouse is the Polaris catalog's name; all of the principal's roles are asked for."""
+
+    name = "polaris"
+    example = "https://polaris.example.com/api/catalog"
+    warehouse_is = "the name of the Polaris catalog"
+    scope = "PRINCIPAL_ROLE:ALL"
+
+
+class LakekeeperKind(RestKind):
+    """Kind ``lakekeeper``: a warehouse is needed; with OAuth2 its identity provider is the ``oauth2_server_uri``."""
+
+    name = "lakekeeper"
+    example = "https://lakekeeper.example.com/catalog"
+    warehouse_is = "the name of the Lakekeeper warehouse"
+
+
+class GravitinoKind(RestKind):
+    """Kind ``gravitino``: Gravitino's Iceberg REST service; the warehouse names one of its catalogs."""
+
+    name = "gravitino"
+    example = "https://gravitino.example.com/iceberg"
+
+
+class NessieKind(RestKind):
+    """Kind ``nessie``: Nessie's Iceberg REST endpoint at the branch or tag ``ref`` (``main``).
+
+    The URI of the native API (``.../api/v1``, ``.../api/v2``) is accepted and changed to that endpoint.
+    """
+
+    name = "nessie"
+    example = "https://nessie.example.com/iceberg"
+    own_fields = frozenset(("ref",))
+
+    def uri(self, connection: ConnectionFields) -> str:
+        """The endpoint with the reference as its last part; one that the URI already has stays."""
+        uri = _NESSIE_NATIVE.sub("/iceberg", super().uri(connection))
+        return f"{uri}/{quote(text(connection, 'ref') or 'main', safe='')}" if uri.endswith("/iceberg") else uri
