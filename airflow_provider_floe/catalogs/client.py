@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
+    BadRequestError,
     ForbiddenError,
     NoSuchNamespaceError,
     NoSuchPropertyException,
@@ -39,6 +41,8 @@ from airflow_provider_floe.errors import (
     TableUnreadable,
 )
 from airflow_provider_floe.tables import TableRef
+
+log = logging.getLogger(__name__)
 
 _TIMED_REST = "airflow_provider_floe.catalogs.rest.TimedRestCatalog"
 _LISTING_THREADS = 8
@@ -211,10 +215,15 @@ class PyicebergCatalog:
 
 
 def _children(catalog: Catalog, parent: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Namespaces right below ``parent``; some servers answer with full names, some repeat the parent's siblings."""
+    """Namespaces right below ``parent``. Servers without nested ones refuse to say, or repeat what is at the top."""
     try:
         found = [tuple(name) for name in catalog.list_namespaces(parent)]
     except NoSuchNamespaceError:
+        return []
+    except (BadRequestError, NotImplementedError) as error:
+        if not parent:
+            raise
+        log.info("namespaces below %s are not listed: %s", ".".join(parent), type(error).__name__)
         return []
     return [name for name in found if len(name) == len(parent) + 1 and name[: len(parent)] == parent]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -98,16 +98,23 @@ def _scalar(connection: ConnectionFields, key: str, value: Any) -> str:
     )
 
 
-def secrets_of(connection: ConnectionFields, properties: Mapping[str, str]) -> frozenset[str]:
+def secrets_of(connection: ConnectionFields, properties: Mapping[str, Any]) -> frozenset[str]:
     """Every text that must not be shown: the connection's, and what its properties were made of."""
     found = {connection.password or ""}
-    own = {key: value for key, value in connection.extra.items() if isinstance(value, str)}
-    for key, value in (*own.items(), *properties.items()):
+    for key, value in (*_texts(connection.extra), *_texts(properties)):
         if _SECRET_KEY.search(key):
             found |= {value, value.partition(":")[2]}
         if match := _URI_PASSWORD.search(value):
             found.add(match.group(2))
     return frozenset(secret for secret in found if len(secret) > 2)
+
+
+def _texts(properties: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in properties.items():
+        if isinstance(value, Mapping):
+            yield from _texts(value)
+        elif isinstance(value, str):
+            yield key, value
 
 
 def without_secrets(message: str, secrets: Collection[str]) -> str:

@@ -35,7 +35,8 @@ class RestServer:
     :ivar uri: what a client connects to.
     :ivar catalog: the catalog beneath, for tests that look behind the server's back.
     :ivar requests: method and path of every request, in order.
-    :ivar failures: status codes that the next requests are answered with, first come first served.
+    :ivar failures: status codes that the next requests are answered with, first come first served; 0 lets one pass.
+    :ivar failure_message: what those answers say.
     """
 
     def __init__(self, catalog: SqlCatalog, page_size: int, token: str | None) -> None:
@@ -44,6 +45,7 @@ class RestServer:
         self.token = token
         self.requests: list[tuple[str, str]] = []
         self.failures: list[int] = []
+        self.failure_message = "as the test asked for"
         self.commits = threading.Lock()
         handler = type("Handler", (_Handler,), {"owner": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -95,8 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(length)
         self.owner.requests.append((self.command, parts.path))
         try:
-            if self.owner.failures:
-                raise _Refused(self.owner.failures.pop(0), "ServerError", "as the test asked for")
+            if self.owner.failures and (code := self.owner.failures.pop(0)):
+                raise _Refused(code, "ServerError", self.owner.failure_message)
             path = [unquote(part) for part in parts.path.strip("/").split("/")]
             query = {key: values[0] for key, values in parse_qs(parts.query).items()}
             code, body = self._answer(path, query, raw)

@@ -85,6 +85,16 @@ def test_a_read_that_meets_a_busy_server_is_tried_again(server: RestServer) -> N
     assert len(list(catalog.tables([("a",)]))) == 1
 
 
+@pytest.mark.parametrize("code", [400, 404, 501])
+def test_a_server_without_nested_namespaces_is_listed_flat(server: RestServer, code: int) -> None:
+    fill(server, [("a",)])
+    catalog = client(server)
+    assert catalog.namespaces() == [("a",)]
+    server.failures = [0, code]
+    assert catalog.namespaces() == [("a",)]
+    assert server.failures == []
+
+
 def test_a_server_error_names_connection_and_what_to_check(server: RestServer) -> None:
     catalog = client(server)
     catalog.namespaces()
@@ -116,11 +126,26 @@ def test_a_wrong_secret_is_reported_without_showing_it(tmp_path: Path) -> None:
         catalog = connect(ConnectionFields("c", host=server.uri, login="client", password=SECRET))
         with pytest.raises(CatalogUnavailable, match="credential, token and scope") as caught:
             catalog.namespaces()
-    shown: BaseException | None = caught.value
+    check_hidden(caught.value)
+    assert SECRET not in repr(catalog)
+
+
+def test_nested_settings_of_an_iceberg_connection_stay_hidden_too(server: RestServer) -> None:
+    auth = {"type": "basic", "basic": {"username": "me", "password": SECRET}}
+    connection = ConnectionFields("theirs", conn_type="iceberg", host=server.uri, extra={"auth": auth, "n": 1})
+    catalog = connect(connection)
+    assert catalog.namespaces() == []
+    server.failures, server.failure_message = [500], f"no such password: {SECRET}"
+    with pytest.raises(CatalogUnavailable, match=r"no such password: \*\*\*") as caught:
+        catalog.namespaces()
+    check_hidden(caught.value)
+
+
+def check_hidden(error: BaseException) -> None:
+    shown: BaseException | None = error
     while shown is not None:
         assert SECRET not in str(shown)
         shown = shown.__cause__
-    assert SECRET not in repr(catalog)
 
 
 def test_a_server_that_is_no_catalog_is_unavailable(server: RestServer) -> None:
