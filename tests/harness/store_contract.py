@@ -428,6 +428,20 @@ class StoreContract:
         store.mark_done(saved.id, JournalKind.OUTPUT, paths[1:])
         assert [one.path for one in store.open_outputs(TABLE)] == paths[:1]
 
+    def test_a_file_recorded_again_has_one_entry_with_the_newer_plan(self, store: FloeStore) -> None:
+        saved = record()
+        store.save_operation(saved)
+        store.record_outputs(saved.id, ["a", "b", "a"])
+        assert [one.path for one in store.journal(saved.id)] == ["a", "b"]
+        store.record_deletions(saved.id, [Deletion("a", 1, "first"), Deletion("b", 1, "first")])
+        store.mark_done(saved.id, JournalKind.DELETION, ["b"])
+        store.record_deletions(saved.id, [Deletion("a", 2, "again", "q/a"), Deletion("b", 2, "again", "q/b")])
+        found = store.journal(saved.id, JournalKind.DELETION)
+        assert [(one.path, one.size_bytes, one.reason, one.quarantined_to) for one in found] == [
+            ("a", 2, "again", "q/a"),
+            ("b", 1, "first", None),
+        ], "what was done already stays as it was"
+
     def test_the_journal_needs_an_operation(self, store: FloeStore) -> None:
         with pytest.raises(KeyError, match="none"):
             store.record_outputs("none", ["a"])

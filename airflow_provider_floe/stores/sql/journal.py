@@ -7,11 +7,11 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, exc, func, insert, select, update
+from sqlalchemy import Select, exc, func, select, update
 
 from airflow_provider_floe.engines.base import Deletion
 from airflow_provider_floe.stores.protocols import JournalEntry, JournalKind, OperationStatus
-from airflow_provider_floe.stores.sql.expressions import database_time, read_clock
+from airflow_provider_floe.stores.sql.expressions import database_time, read_clock, upsert
 from airflow_provider_floe.stores.sql.queries import CHUNK, Queries, table_key
 from airflow_provider_floe.stores.sql.schema import journal, operations
 from airflow_provider_floe.tables import TableRef
@@ -28,26 +28,16 @@ class JournalQueries(Queries):
 
         :raises KeyError: when there is no such operation.
         """
-        self._record(operation_id, ({"kind": JournalKind.OUTPUT.value, **_file(path)} for path in paths))
+        self._record(operation_id, JournalKind.OUTPUT, (Deletion(path, 0, "") for path in paths))
 
     def record_deletions(self, operation_id: str, deletions: Sequence[Deletion]) -> None:
         """Before the files are deleted or moved; all or none are recorded.
 
+        A file that is recorded again before it is done gets the newer reason and place.
+
         :raises KeyError: when there is no such operation.
         """
-        self._record(
-            operation_id,
-            (
-                {
-                    "kind": JournalKind.DELETION.value,
-                    **_file(deletion.path),
-                    "size_bytes": deletion.size_bytes,
-                    "reason": deletion.reason,
-                    "quarantined_to": deletion.quarantined_to,
-                }
-                for deletion in deletions
-            ),
-        )
+        self._record(operation_id, JournalKind.DELETION, deletions)
 
     def mark_done(self, operation_id: str, kind: JournalKind, paths: Iterable[str]) -> None:
         """Deleted, moved or cleaned up; a file marked before keeps its time."""
@@ -78,12 +68,31 @@ class JournalQueries(Queries):
             )
         )
 
-    def _record(self, operation_id: str, rows: Iterator[dict[str, Any]]) -> None:
+    def _record(self, operation_id: str, kind: JournalKind, files: Iterable[Deletion]) -> None:
         with self._database.write() as connection:
-            common = {"operation_id": operation_id, "recorded_at": read_clock(connection)}
-            for chunk in _chunks(rows, _INSERT_ROWS):
+            now = read_clock(connection)
+            for chunk in _chunks(files, _INSERT_ROWS):
+                rows = {
+                    file.path: {
+                        "operation_id": operation_id,
+                        "kind": kind.value,
+                        "path": file.path,
+                        "file_key": _key(operation_id, kind, file.path),
+                        "size_bytes": file.size_bytes,
+                        "reason": file.reason,
+                        "quarantined_to": file.quarantined_to,
+                        "recorded_at": now,
+                    }
+                    for file in chunk
+                }
+                statement = upsert(connection, journal)
+                statement = statement.on_conflict_do_update(
+                    index_elements=[journal.c.file_key],
+                    set_={name: statement.excluded[name] for name in ("size_bytes", "reason", "quarantined_to")},
+                    where=journal.c.done_at.is_(None),
+                )
                 try:
-                    connection.execute(insert(journal), [{**row, **common} for row in chunk])
+                    connection.execute(statement, list(rows.values()))
                 except exc.IntegrityError:
                     raise KeyError(operation_id) from None
 
@@ -92,12 +101,7 @@ class JournalQueries(Queries):
             for chunk in _chunks(paths, CHUNK):
                 connection.execute(
                     update(journal)
-                    .where(
-                        journal.c.operation_id == operation_id,
-                        journal.c.path_digest.in_([_digest(path) for path in chunk]),
-                        journal.c.path.in_(chunk),
-                        journal.c.kind == kind.value,
-                    )
+                    .where(journal.c.file_key.in_([_key(operation_id, kind, path) for path in chunk]))
                     .values({column: func.coalesce(journal.c[column], database_time())})
                 )
 
@@ -120,12 +124,9 @@ class JournalQueries(Queries):
         ]
 
 
-def _file(path: str) -> dict[str, Any]:
-    return {"path": path, "path_digest": _digest(path), "size_bytes": 0, "reason": "", "quarantined_to": None}
-
-
-def _digest(path: str) -> int:
-    return int.from_bytes(blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big", signed=True)
+def _key(operation_id: str, kind: JournalKind, path: str) -> str:
+    text = "\0".join((operation_id, kind.value, path))
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:

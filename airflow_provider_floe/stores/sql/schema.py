@@ -129,16 +129,16 @@ journal = Table(
     "floe_journal",
     metadata,
     _serial(),
-    Column("operation_id", String(64), ForeignKey(operations.c.id, ondelete="CASCADE"), nullable=False),
+    Column("operation_id", String(64), ForeignKey(operations.c.id, ondelete="CASCADE"), nullable=False, index=True),
     Column("kind", String(16), nullable=False),
     Column("path", Text, nullable=False),
-    # a path may be longer than an index entry may be; its digest is not
-    Column("path_digest", BigInteger, nullable=False),
+    # digest of the three above: a path may be longer than an index entry may be. Unique, because only then does
+    # PostgreSQL look files up by index before it has statistics, which it gets after a large operation has ended
+    Column("file_key", String(32), nullable=False, unique=True),
     Column("size_bytes", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("quarantined_to", Text),
     Column("recorded_at", UtcMicros, nullable=False),
     Column("done_at", UtcMicros),
     Column("restored_at", UtcMicros),
-    Index("ix_floe_journal_path", "operation_id", "path_digest"),
 )
