@@ -120,7 +120,7 @@ def returns(catalog: SqlCatalog) -> None:
     data = Path(table.location().removeprefix("file://")) / "data"
     written = next(data.glob("*.parquet"))
     long_ago = time.time() - ORPHAN_AGE_DAYS * 86_400
-    for number in range(14):
+    for number in range(9):
         orphan = data / f"00000-{number}-5f0e9c1a-abandoned.parquet"
         shutil.copyfile(written, orphan)
         if number >= 2:  # the other two are young, as those of a writer at work would be

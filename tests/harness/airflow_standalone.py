@@ -157,7 +157,7 @@ class Standalone:
             return
         self._process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=20)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
