@@ -64,7 +64,9 @@ def open_memory(url: str) -> SqlStore:
         "sqlite+pysqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}, hide_parameters=True
     )
     _explicit_transactions(engine)
-    return SqlStore(Database(engine, place="memory of this process", advice="nothing: this is a bug", shared=False))
+    return SqlStore(
+        Database(engine, place="memory of this process", advice="that the store was not closed before", shared=False)
+    )
 
 
 def open_postgresql(url: str) -> SqlStore:
