@@ -83,11 +83,21 @@ class RestKind:
 class TimedRestCatalog(RestCatalog):
     """pyiceberg's REST catalog with what it lacks: time limits, and retries of reads that met a busy server."""
 
-    def _create_session(self) -> Session:
-        session = super()._create_session()
+    def _config_headers(self, session: Session) -> None:
+        """The first thing that pyiceberg does with a new session, before it asks for a token."""
         for prefix in ("https://", "http://"):
             session.mount(prefix, _TimedAdapter())
+        super()._config_headers(session)
+
+    def _create_session(self) -> Session:
+        session = super()._create_session()
+        if not any(key in self.properties for key in ("auth", "credential", "token", "rest.sigv4-enabled")):
+            session.auth = None  # pyiceberg would send "Bearer None", which servers without sign-in refuse
         return session
+
+    def _refresh_token(self) -> None:
+        if self._session.auth is not None:
+            super()._refresh_token()
 
 
 class _TimedAdapter(HTTPAdapter):

@@ -35,6 +35,7 @@ class RestServer:
     :ivar uri: what a client connects to.
     :ivar catalog: the catalog beneath, for tests that look behind the server's back.
     :ivar requests: method and path of every request, in order.
+    :ivar authorizations: what their Authorization headers held.
     :ivar failures: status codes that the next requests are answered with, first come first served; 0 lets one pass.
     :ivar failure_message: what those answers say.
     """
@@ -44,6 +45,7 @@ class RestServer:
         self.page_size = page_size
         self.token = token
         self.requests: list[tuple[str, str]] = []
+        self.authorizations: set[str | None] = set()
         self.failures: list[int] = []
         self.failure_message = "as the test asked for"
         self.commits = threading.Lock()
@@ -96,6 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length)
         self.owner.requests.append((self.command, parts.path))
+        self.owner.authorizations.add(self.headers.get("Authorization"))
         try:
             if self.owner.failures and (code := self.owner.failures.pop(0)):
                 raise _Refused(code, "ServerError", self.owner.failure_message)

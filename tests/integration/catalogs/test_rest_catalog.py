@@ -121,6 +121,19 @@ def test_login_and_password_are_client_id_and_secret(tmp_path: Path) -> None:
         assert connect(ConnectionFields("c", host=server.uri, password="let-me-in")).namespaces() == [("a",)]
 
 
+def test_without_credentials_no_sign_in_is_tried(server: RestServer) -> None:
+    client(server).namespaces()
+    assert server.authorizations == {None}
+
+
+def test_a_server_that_asks_for_a_sign_in_that_the_connection_lacks(tmp_path: Path) -> None:
+    with (
+        rest_server(tmp_path, token="let-me-in") as server,
+        pytest.raises(CatalogUnavailable, match=r"who are you\?.*credential, token and scope"),
+    ):
+        client(server).namespaces()
+
+
 def test_a_wrong_secret_is_reported_without_showing_it(tmp_path: Path) -> None:
     with rest_server(tmp_path, token="let-me-in") as server:
         catalog = connect(ConnectionFields("c", host=server.uri, login="client", password=SECRET))
