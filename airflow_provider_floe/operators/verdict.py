@@ -42,7 +42,9 @@ class FloeVerdictOperator(FloeOperator):
             assessment_id = instance.xcom_pull(task_ids=self.assess_task_id, map_indexes=-1)
         if states.get(self.plan_task_id) == "success":
             plan_id = instance.xcom_pull(task_ids=self.plan_task_id, key=PLAN_ID_KEY, map_indexes=-1)
-        failed_tasks = _named(states, "failed") or _named(states, "upstream_failed")
+        failed_tasks = sorted(name for name, state in states.items() if state == "failed")
+        if not failed_tasks and states.get(self.assess_task_id) == "upstream_failed":
+            failed_tasks = [f"before {self.assess_task_id}"]
         with self.environment(context) as (env, _):
             found = verdict(env, plan_id, assessment_id, failed_tasks)
         for line in found.summary:
@@ -62,7 +64,3 @@ class FloeVerdictOperator(FloeOperator):
             run_ids=[instance.run_id],
         ).get(instance.run_id, {})
         return {name: str(getattr(state, "value", state)) for name, state in found.items()}
-
-
-def _named(states: dict[str, str], wanted: str) -> list[str]:
-    return sorted(name for name, state in states.items() if state == wanted)

@@ -71,7 +71,7 @@ class Deployment:
             "name": name,
             "tablePattern": "lake.db.*",
             "rewriteDataFiles": {},
-            "expireSnapshots": {"retainLast": 1, "maxSnapshotAge": "PT1S"},
+            "expireSnapshots": {"retainLast": 1, "maxSnapshotAge": "PT0.001S"},
             **fields,
         }
         path = self.policies / f"{name}.json"

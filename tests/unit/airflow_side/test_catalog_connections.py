@@ -45,7 +45,7 @@ def test_the_test_button_says_what_answered_or_what_to_check(connect, tmp_path):
 
 def test_another_type_of_connection_is_refused(connect):
     connect("lake", conn_type="postgres")
-    with pytest.raises(ConfigurationError, match="'lake' is of type 'postgres'.*floe or iceberg"):
+    with pytest.raises(ConfigurationError, match=r"'lake' is of type 'postgres'.*floe or iceberg"):
         _ = FloeHook("lake").catalog
 
 
@@ -58,7 +58,7 @@ def test_catalogs_are_named_by_connection_or_by_catalog_name(connect):
 def test_two_catalogs_of_one_name_are_refused(connect):
     connect("lake")
     connect("cold", catalog_name="lake")
-    with pytest.raises(ConfigurationError, match="'lake' and 'cold' both name their catalog 'lake'"):
+    with pytest.raises(ConfigurationError, match=r"'lake' and 'cold' both name their catalog 'lake'"):
         open_catalogs(["lake", "cold"])
 
 

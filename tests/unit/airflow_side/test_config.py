@@ -94,7 +94,7 @@ def test_the_stores_connection_wins_over_its_url(monkeypatch):
 
 def test_a_store_connection_of_another_type_is_refused(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_FLOE_DB", "mysql://me:secret@db/floe")
-    with pytest.raises(ConfigurationError, match="'floe_db'.*type 'mysql'.*postgres"):
+    with pytest.raises(ConfigurationError, match=r"'floe_db'.*type 'mysql'.*postgres"):
         airflow_environment.store_url("floe_db")
 
 
