@@ -7,6 +7,7 @@ import re
 import types
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Annotated, Any, Union, get_args, get_origin
 from zoneinfo import available_timezones
 
@@ -115,8 +116,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def _normalise(data: Mapping[str, Any], model: type[BaseModel], path: str, raw: str, found: _Normalised) -> Any:
     """Copy a mapping with wire names; what is unknown or written twice is left out, with a problem."""
-    by_wire = {to_camel(name): info.annotation for name, info in model.model_fields.items()}
-    by_name = {name: to_camel(name) for name in model.model_fields}
+    by_wire, by_name = _fields(model)
     result: dict[str, Any] = {}
     first: dict[str, str] = {}
     for key, value in data.items():
@@ -128,7 +128,7 @@ def _normalise(data: Mapping[str, Any], model: type[BaseModel], path: str, raw: 
             found.problems.append(FieldProblem(join(path, key), shown(value), "unknown field", suggestion))
         elif wire in first:
             reason = f"stands twice, as {first[wire]} and as {key}: remove one of them"
-            found.problems.append(FieldProblem(join(path, wire), shown(value), reason))
+            found.problems.append(FieldProblem(join(path, key), shown(value), reason))
         else:
             first[wire] = key
             here, raw_here = join(path, wire), join(raw, key)
@@ -136,6 +136,13 @@ def _normalise(data: Mapping[str, Any], model: type[BaseModel], path: str, raw: 
                 found.written[here] = raw_here
             result[wire] = _normalise_value(value, by_wire[wire], here, raw_here, found)
     return result
+
+
+@lru_cache(maxsize=64)
+def _fields(model: type[BaseModel]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A model's annotations by wire name, and its wire names by field name."""
+    by_name = {name: to_camel(name) for name in model.model_fields}
+    return {by_name[name]: info.annotation for name, info in model.model_fields.items()}, by_name
 
 
 def _normalise_value(value: Any, annotation: Any, path: str, raw: str, found: _Normalised) -> Any:

@@ -174,9 +174,9 @@ def test_the_ways_in_which_nothing_can_govern_are_different_errors() -> None:
         governing([BROAD, NARROW], TableRef.parse("pond.a.b"))
     with pytest.raises(PolicyNotFound, match="no policy configures an operation"):
         governing([policy("empty")], ORDERS)
-    with pytest.raises(PolicyNotFound, match="there is no policy named 'brod'.*broad"):
+    with pytest.raises(PolicyNotFound, match=r"there is no policy named 'brod'.*broad"):
         governing([BROAD], ORDERS, named="brod")
-    with pytest.raises(PolicyDisabled, match="every policy that matches.*off"):
+    with pytest.raises(PolicyDisabled, match=r"every policy that matches.*off"):
         governing([off], ORDERS)
     with pytest.raises(PolicyDisabled, match="policy 'off' is disabled"):
         governing([BROAD, off], ORDERS, named="off")
