@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ from itertools import groupby, islice
 from typing import Any, NamedTuple, TypeVar
 
 import obstore
-from pyarrow.fs import FileSelector, FileType
+from obstore.exceptions import BaseError
+from pyarrow.fs import FileSelector, FileSystem, FileType
 from pyiceberg.io import FileIO
 from pyiceberg.io.fsspec import FsspecFileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
@@ -28,6 +30,7 @@ _BULK = 1_000
 """Keys that one S3 request deletes at most."""
 _THREADS = 8
 _COPY_BYTES = 8 * 1024**2
+_ADLS = ("abfs", "abfss", "wasb", "wasbs")
 _FSSPEC_TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
 
 
@@ -86,10 +89,32 @@ def move_file(io: FileIO, source: str, target: str) -> None:
     if stored_source and stored_target and stored_source[0] is stored_target[0]:
         stored_source[0].rename(stored_source[1], stored_target[1])
         return
-    with io.new_input(source).open() as reader, io.new_output(target).create(overwrite=True) as writer:
+    if isinstance(io, PyArrowFileIO):
+        (here, inside), (there, outside) = _pyarrow(io, source), _pyarrow(io, target)
+        there.create_dir(posixpath.dirname(outside), recursive=True)
+        reading, writing = here.open_input_stream(inside), there.open_output_stream(outside)
+    else:
+        reading, writing = io.new_input(source).open(), io.new_output(target).create(overwrite=True)
+    with reading as reader, writing as writer:
         while chunk := reader.read(_COPY_BYTES):
             writer.write(chunk)
     delete_files(io, [source])
+
+
+def file_size(io: FileIO, path: str) -> int | None:
+    """Size in bytes; None when there is no such file."""
+    try:
+        if (local := local_path(io, path)) is not None:
+            return os.stat(local).st_size
+        if (stored := s3_store(io, path)) is not None:
+            return obstore.head(*stored)["size"]
+        if isinstance(io, PyArrowFileIO):
+            filesystem, inside = _pyarrow(io, path)
+            info = filesystem.get_file_info(inside)
+            return int(info.size) if info.type == FileType.File else None
+        return len(io.new_input(path))
+    except FileNotFoundError:
+        return None
 
 
 def local_path(io: FileIO, path: str) -> str | None:
@@ -129,16 +154,27 @@ def _list_local(local: str, root: str) -> Iterator[ListedFile]:
 
 def _list_store(store: Any, key: str, root: str) -> Iterator[ListedFile]:
     start = len(key) + 1 if key else 0
-    for chunk in obstore.list(store, f"{key}/" if key else None, chunk_size=BATCH):
-        for found in chunk:
-            name = found["path"][start:]
-            if not _is_marker(name):
-                yield ListedFile(f"{root}/{name}", found["size"], found["last_modified"])
+    try:
+        for chunk in obstore.list(store, f"{key}/" if key else None, chunk_size=BATCH):
+            for found in chunk:
+                name = found["path"][start:]
+                if not _is_marker(name) and (found["size"] or _exists(store, found["path"])):
+                    yield ListedFile(f"{root}/{name}", found["size"], found["last_modified"])
+    except BaseError as error:
+        raise UnsafeOperation(f"{root} cannot be listed: {str(error).splitlines()[0]}") from error
+
+
+def _exists(store: Any, key: str) -> bool:
+    """False for a folder marker, whose trailing slash the listing leaves out: there is no object of that name."""
+    try:
+        obstore.head(store, key)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _list_pyarrow(io: PyArrowFileIO, root: str) -> Iterator[ListedFile]:
-    scheme, authority, path = io.parse_location(root, io.properties)
-    filesystem = io.fs_by_scheme(scheme, authority)
+    filesystem, path = _pyarrow(io, root)
     pending = [path]
     while pending:
         for info in filesystem.get_file_info(FileSelector(pending.pop(), allow_not_found=True)):
@@ -149,12 +185,31 @@ def _list_pyarrow(io: PyArrowFileIO, root: str) -> Iterator[ListedFile]:
                 yield ListedFile(root + info.path[len(path.rstrip("/")) :], info.size, modified)
 
 
+def _pyarrow(io: PyArrowFileIO, path: str) -> tuple[FileSystem, str]:
+    """The file system and the path in it.
+
+    The FileIO's own methods are not used: they take ``#`` and ``?`` in a name for the end of the path, and would
+    delete another file.
+    """
+    scheme, authority, rest = split(path)
+    scheme = scheme or str(io.properties.get("DEFAULT_SCHEME", "file"))
+    authority = authority or str(io.properties.get("DEFAULT_NETLOC", ""))
+    inside = rest if scheme in ("file", "hdfs", "viewfs") else authority + rest
+    return io.fs_by_scheme(scheme, authority), inside
+
+
 def _list_fsspec(io: FsspecFileIO, root: str) -> Iterator[ListedFile]:
-    filesystem = io.get_fs(split(root)[0])
-    base = filesystem._strip_protocol(root).rstrip("/")
+    filesystem, base = _fsspec(io, root)
     for path, info in filesystem.find(base, detail=True).items():
         if info["type"] == "file" and not _is_marker(path):
             yield ListedFile(root + path[len(base) :], info["size"] or 0, _fsspec_time(info))
+
+
+def _fsspec(io: FsspecFileIO, path: str) -> tuple[Any, str]:
+    scheme, authority, _ = split(path)
+    host = authority.rpartition("@")[2] if scheme in _ADLS else None
+    filesystem = io.get_fs(scheme or "file", host)
+    return filesystem, str(filesystem._strip_protocol(path)).rstrip("/")
 
 
 def _fsspec_time(info: dict[str, Any]) -> datetime | None:
@@ -200,7 +255,14 @@ def _delete_stored(io: FileIO, paths: list[str]) -> None:
 def _delete_each(io: FileIO, paths: list[str]) -> None:
     def delete(path: str) -> None:
         try:
-            io.delete(path)
+            if isinstance(io, PyArrowFileIO):
+                filesystem, inside = _pyarrow(io, path)
+                filesystem.delete_file(inside)
+            elif isinstance(io, FsspecFileIO):
+                filesystem, inside = _fsspec(io, path)
+                filesystem.rm_file(inside)  # the FileIO's own method takes the name for a glob
+            else:
+                io.delete(path)
         except FileNotFoundError:
             return
 

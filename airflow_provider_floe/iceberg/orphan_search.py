@@ -14,7 +14,7 @@ from pyiceberg.table import Table
 
 from airflow_provider_floe.errors import RetentionRefused, UnsafeLocation, UnsafeOperation
 from airflow_provider_floe.iceberg.file_comparison import Comparison
-from airflow_provider_floe.iceberg.listing import ListedFile, list_files
+from airflow_provider_floe.iceberg.listing import ListedFile, file_size, list_files
 from airflow_provider_floe.iceberg.paths import (
     Overlap,
     PathRules,
@@ -281,6 +281,6 @@ def _sort_out(
         else:
             orphans.append(file)
     outside = [key for key in dead_keys if not is_under(key, comparison.root.path) and not is_metadata_pointer(key)]
-    inputs = [table.io.new_input(dead_keys[key]) for key in comparison.not_referenced(outside)]
-    dead += [ListedFile(file.location, len(file), None) for file in inputs if file.exists()]
+    sizes = {path: file_size(table.io, path) for path in (dead_keys[key] for key in comparison.not_referenced(outside))}
+    dead += [ListedFile(path, size, None) for path, size in sizes.items() if size is not None]
     return OrphanSearch(tuple(orphans), tuple(dead), comparison.listed, young, kept, walk)

@@ -12,7 +12,7 @@ from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.base import Deletion, OperationContext, OperationRequest
 from airflow_provider_floe.errors import UnsafeOperation
-from airflow_provider_floe.iceberg.listing import delete_files, in_batches, move_file
+from airflow_provider_floe.iceberg.listing import delete_files, file_size, in_batches, move_file
 from airflow_provider_floe.iceberg.paths import is_under, normalise, path_key, relative_to, same_store
 from airflow_provider_floe.iceberg.reachability import ReferenceWalk
 from airflow_provider_floe.policies.model import DeletionSafety
@@ -127,9 +127,9 @@ def restore(io: FileIO, entries: Sequence[tuple[str, str]]) -> int:
     """
     restored = 0
     for path, quarantined in entries:
-        if not io.new_input(quarantined).exists():
+        if file_size(io, quarantined) is None:
             log.warning("%s is not in quarantine any more, %s is not restored", quarantined, path)
-        elif io.new_input(path).exists():
+        elif file_size(io, path) is not None:
             log.warning("%s exists, its copy %s stays in quarantine", path, quarantined)
         else:
             move_file(io, quarantined, path)

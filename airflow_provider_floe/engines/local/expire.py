@@ -25,6 +25,7 @@ from airflow_provider_floe.engines.local.expire_commit import (
     restore_lost_refs,
 )
 from airflow_provider_floe.errors import CommitConflict, ConfigurationError, RetentionRefused
+from airflow_provider_floe.iceberg.listing import file_size
 from airflow_provider_floe.iceberg.reachability import (
     ReachableFile,
     Unreachable,
@@ -154,7 +155,7 @@ def _deletions(before: Table, unreachable: Unreachable) -> list[Deletion]:
 
 def _size(table: Table, file: ReachableFile) -> int:
     """Metadata does not tell the size of manifest lists."""
-    return len(table.io.new_input(file.path)) if file.size_bytes is None else file.size_bytes
+    return (file_size(table.io, file.path) or 0) if file.size_bytes is None else file.size_bytes
 
 
 def _check_caps(settings: ExpireSnapshots, before: Table, removal: Removal, deletions: list[Deletion]) -> None:
