@@ -101,7 +101,7 @@ class _TableRun:
                 for position, item in enumerate(items):
                     record = self._run_item(item, keeper)
                     records.append(record)
-                    if record.status is not OperationStatus.SUCCESS:
+                    if record.status not in (OperationStatus.SUCCESS, OperationStatus.SKIPPED):
                         reason = f"not run, because {record.operation} ended {record.status}"
                         records += [self._skip(later, reason, SlotOutcome.BLOCKED) for later in items[position + 1 :]]
                         break
@@ -143,6 +143,10 @@ class _TableRun:
         return record
 
     def _run_item(self, item: PlanItem, keeper: LeaseKeeper) -> OperationRecord:
+        answered = self.env.store.consumed_slot(self.table, item.operation) if item.slot else None
+        if item.slot and answered and answered >= item.slot:
+            reason = f"its slot {item.slot:%Y-%m-%d %H:%M} UTC was answered by another run since the plan"
+            return self._skip(item, reason, SlotOutcome.BLOCKED)
         record = self._new_record(item, OperationStatus.RUNNING, lease_token=keeper.lease.token)
         self._tell(EventKind.OPERATION_STARTED, record, f"started on engine {item.engine}: {record.reason}")
         try:

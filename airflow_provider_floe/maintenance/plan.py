@@ -163,6 +163,7 @@ _SLOT_OUTCOMES = {
     Disposition.CUT: SlotOutcome.CUT,
     Disposition.NEVER_FITS: SlotOutcome.CUT,
     Disposition.BLOCKED: SlotOutcome.BLOCKED,
+    Disposition.UNAVAILABLE: SlotOutcome.BLOCKED,
 }
 
 

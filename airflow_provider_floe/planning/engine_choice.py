@@ -23,12 +23,14 @@ class EngineChoice:
     :ivar reason: why this one, or in one line why none.
     :ivar refusals: reasons against every engine that was asked; empty when one was found.
     :ivar ignored: settings that the engine will not honour, as the policy allows.
+    :ivar waits: none may run it now, but one that could not be probed might: worth trying again.
     """
 
     engine: str | None
     reason: str
     refusals: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    waits: bool = False
 
 
 def choose_engine(
@@ -73,7 +75,8 @@ def _named(
         refusals: tuple[str, ...] = (f"engine {wanted} is not available: {why}", instead)
     else:
         refusals = (*(f"engine {wanted}: {refusal}" for refusal in verdict.refusals), instead)
-    return EngineChoice(None, f"engine {wanted}, named by policy {policy.name}, cannot run {operation}", refusals)
+    reason = f"engine {wanted}, named by policy {policy.name}, cannot run {operation}"
+    return EngineChoice(None, reason, refusals, waits=verdict is None and wanted in unavailable)
 
 
 def _auto(
@@ -85,7 +88,7 @@ def _auto(
     refused = [f"engine {name}: {refusal}" for name in order for refusal in verdicts[name].refusals]
     if not able:
         none = (*refused, *missing) or ("no engine is configured",)
-        return EngineChoice(None, f"no engine can run {operation} on this table", none)
+        return EngineChoice(None, f"no engine can run {operation} on this table", none, waits=bool(missing))
     # An engine that honours every setting goes before one that would ignore some.
     chosen = min(able, key=lambda name: (bool(verdicts[name].ignored), order.index(name)))
     size = f"{bytes_text(bytes_in)} to read"

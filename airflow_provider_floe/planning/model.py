@@ -49,11 +49,7 @@ class Disposition(StrEnum):
     CUT = "cut by budget"
     NEVER_FITS = "never fits the budget"
     REFUSED = "refused"
-
-    @property
-    def consumes_slot(self) -> bool:
-        """Decided for good for the due slot ("nothing to do"); all others leave the slot open or never had one."""
-        return self in (Disposition.NO_WORK, Disposition.REFUSED)
+    UNAVAILABLE = "engine not available"
 
 
 class GateName(StrEnum):

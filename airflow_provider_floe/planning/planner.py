@@ -211,7 +211,8 @@ def _decide(
         disposition = Disposition.NOT_DUE if block.gate is GateName.SCHEDULE else Disposition.BLOCKED
         return _decided(item, disposition, _block_text(block), *chosen.reasons)
     if engine.engine is None:
-        return _decided(item, Disposition.REFUSED, engine.reason, *engine.refusals, *chosen.reasons)
+        disposition = Disposition.UNAVAILABLE if engine.waits else Disposition.REFUSED
+        return _decided(item, disposition, engine.reason, *engine.refusals, *chosen.reasons)
     return _decided(item, Disposition.RUN, *chosen.reasons)
 
 

@@ -161,7 +161,6 @@ def test_a_block_by_the_window_leaves_the_slot_open_until_the_window_opens() -> 
     due = replace(DUE, in_window=False, next_window_at=SLOT + timedelta(hours=20))
     item = decision(plan(request(inputs(report(works=(work(REWRITE),)), due=due))), REWRITE)
     assert item.disposition is Disposition.BLOCKED
-    assert not item.disposition.consumes_slot
     assert item.slot == SLOT
     assert "opens 2026-03-10 22:00 UTC" in item.reasons[0]
 
