@@ -170,7 +170,7 @@ def test_no_engine_is_a_refusal_that_names_every_reason() -> None:
     health = report(works=(work(REWRITE),))
     asked = request(inputs(health, governor=governor), unavailable={"spark": "connection spark_default does not exist"})
     item = decision(plan(asked), REWRITE)
-    assert item.disposition is Disposition.REFUSED
+    assert item.disposition is Disposition.UNAVAILABLE
     assert item.engine is None
     assert any("spark_default does not exist" in reason for reason in item.reasons)
     assert any("local could run it" in reason for reason in item.reasons)
