@@ -98,6 +98,19 @@ class SharedStoreContract(StoreContract):
         assert store.bytes_reserved() == 100
         assert len(store.plans()) == 10
 
+    def test_a_plan_waits_for_the_reservation_that_another_is_making(self, store: FloeStore, url: str) -> None:
+        rival = open_store(url)
+        answers: list[bool] = []
+        thread = threading.Thread(target=lambda: answers.append(rival.reserve_and_save(plan(60), max_bytes=100)))
+        with store.transaction():
+            assert store.reserve_and_save(plan(60), max_bytes=100)
+            thread.start()
+            thread.join(0.3)
+            assert answers == []
+        thread.join()
+        assert answers == [False]
+        rival.close()
+
     def test_a_slot_is_consumed_by_one(self, url: str, store: FloeStore) -> None:
         consumed = [number for numbers in together("fork", consume_each, url) for number in numbers]
         assert sorted(consumed) == list(range(12))
