@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 class ConnectionFields:
     """An Airflow connection without Airflow.
 
+    :ivar host: a host, or a whole URI, which may hold a password: not shown.
     :ivar extra: the decoded JSON of the connection's extra.
     """
 
     conn_id: str
     conn_type: str = "floe"
-    host: str | None = None
+    host: str | None = field(default=None, repr=False)
     port: int | None = None
     login: str | None = None
     password: str | None = field(default=None, repr=False)

@@ -26,7 +26,9 @@ EXTRA_FIELDS = frozenset(
 )
 """Keys that the extra of a connection of type ``floe`` may hold."""
 
-_SECRET_KEY = re.compile(r"secret|password|passwd|token|credential|access[-_.]?key|account[-_.]?key|sas|private", re.I)
+_SECRET_KEY = re.compile(
+    r"secret|authorization|password|passwd|token|credential|access[-_.]?key|account[-_.]?key|sas|private", re.I
+)
 _URI_PASSWORD = re.compile(r"(://[^:/@\s]*:)([^@/\s]+)(@)")
 
 

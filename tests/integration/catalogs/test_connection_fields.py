@@ -120,6 +120,9 @@ def test_the_fields_themselves_show_no_secret() -> None:
     connection = ConnectionFields("lake", password=SECRET, extra={"token": SECRET, "uri": "https://h"})
     assert SECRET not in repr(connection)
     assert SECRET not in repr(connect(connection))
+    in_uri = ConnectionFields("lake", host=f"postgresql://u:{SECRET}@h/d", extra={"catalog_kind": "sql"})
+    assert SECRET not in repr(in_uri)
+    assert SECRET not in repr(connect(in_uri))
 
 
 def test_another_package_registers_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
