@@ -33,11 +33,11 @@ _ARG_OPERATION_ID = Arg(("operation_id",), help="id of the operation record, see
 _ARG_FOLDER = Arg(("folder",), nargs="?", help="folder to write to (default: [core] dags_folder)")
 
 
-def _command(name: str, help_text: str, *args: Arg, description: str | None = None) -> ActionCommand:
+def _command(name: str, help_text: str, *args: Arg) -> ActionCommand:
     return ActionCommand(
         name=name,
         help=help_text,
-        description=description or help_text,
+        description=help_text,
         func=lazy_load_command(f"airflow_provider_floe.cli.commands.{name}"),
         args=args,
     )
@@ -46,7 +46,12 @@ def _command(name: str, help_text: str, *args: Arg, description: str | None = No
 COMMANDS = (
     _command("validate", "Check policy files: 0 when all are good, 1 when one is refused", _ARG_PATHS, _ARG_OUTPUT),
     _command(
-        "explain", "Say which policy governs each operation on a table, and why", _ARG_TABLE, _ARG_POLICIES, _ARG_OUTPUT
+        "explain",
+        "Say which policy governs each operation on a table, and why",
+        _ARG_TABLE,
+        _ARG_POLICY,
+        _ARG_POLICIES,
+        _ARG_OUTPUT,
     ),
     _command("assess", "Report on the health of tables", _ARG_OPTIONAL_TABLE, _ARG_POLICY, _ARG_POLICIES, _ARG_OUTPUT),
     _command(
