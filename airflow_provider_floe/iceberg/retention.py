@@ -12,6 +12,7 @@ from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef, SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
 
 from airflow_provider_floe.errors import ConfigurationError, RetentionRefused
+from airflow_provider_floe.iceberg.features import is_encrypted
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import ExpireSnapshots
 
@@ -54,7 +55,7 @@ def undeletable_reason(table: Table) -> str | None:
             "gc.enabled=false on the table forbids deleting its files: other branches or catalogs may use them. Nessie "
             "sets it by default, use its own GC; else set gc.enabled=true if this catalog alone owns the table"
         )
-    if properties.get("encryption.key-id"):
+    if is_encrypted(table):
         return "the table is encrypted (encryption.key-id): which files its encrypted metadata uses cannot be read"
     return None
 

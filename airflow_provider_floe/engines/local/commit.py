@@ -144,7 +144,7 @@ def commit_replace(
                 # A transport that repeats a request whose answer was lost gets a refusal for what has happened.
                 return _acknowledge(context, refused)
             refused.discard()
-            _wait_or_give_up(table, number)
+            wait_or_give_up(table, number)
         context.checkpoint()
         number += 1
         snapshot_id = snapshot_id or table.metadata.new_snapshot_id()
@@ -163,7 +163,7 @@ def commit_replace(
             refused = attempt
         except (BadRequestError, UnauthorizedError, ForbiddenError, NoSuchTableError) as error:
             attempt.discard()
-            raise _refusal(table, error) from error
+            raise refusal(table, error) from error
         except Exception as error:
             if not _landed(context, attempt.snapshot_id):
                 raise CommitOutcomeUnknown(
@@ -271,8 +271,11 @@ def _acknowledge(context: OperationContext, attempt: Attempt) -> Committed:
     return Committed(table, attempt.snapshot_id, attempt.head.snapshot_id)
 
 
-def _wait_or_give_up(table: Table, number: int) -> None:
-    """Back off after refused attempt ``number``, by the table's ``commit.retry.*`` properties."""
+def wait_or_give_up(table: Table, number: int) -> None:
+    """Back off after refused attempt ``number``, by the table's ``commit.retry.*`` properties.
+
+    :raises CommitConflict: after the last attempt.
+    """
     properties = table.metadata.properties
     if number > int(properties.get("commit.retry.num-retries", 4)):
         raise CommitConflict(
@@ -284,7 +287,8 @@ def _wait_or_give_up(table: Table, number: int) -> None:
     time.sleep(min(most, least * 2 ** (number - 1)) * random.uniform(0.5, 1.0) / 1000)
 
 
-def _refusal(table: Table, error: Exception) -> FloeError:
+def refusal(table: Table, error: Exception) -> FloeError:
+    """What to raise for an answer of the catalog that rules the commit out: nothing was changed."""
     name = ".".join(table.name())
     if isinstance(error, NoSuchTableError):
         return TableNotFound(f"{name}: the table vanished before the commit: {error}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import random
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +10,7 @@ from typing import Any
 from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.base import Deletion, OperationContext, OperationRequest, OperationResult
+from airflow_provider_floe.engines.local.commit import wait_or_give_up
 from airflow_provider_floe.engines.local.deletion import (
     DeletionOutcome,
     check_caps,
@@ -24,7 +23,7 @@ from airflow_provider_floe.engines.local.expire_commit import (
     removal_happened,
     restore_lost_refs,
 )
-from airflow_provider_floe.errors import CommitConflict, ConfigurationError, RetentionRefused
+from airflow_provider_floe.errors import ConfigurationError, RetentionRefused
 from airflow_provider_floe.iceberg.listing import file_size
 from airflow_provider_floe.iceberg.reachability import (
     ReachableFile,
@@ -34,8 +33,6 @@ from airflow_provider_floe.iceberg.reachability import (
 )
 from airflow_provider_floe.iceberg.retention import ExpirePlan, snapshots_to_expire, undeletable_reason
 from airflow_provider_floe.policies.model import ExpireSnapshots
-
-log = logging.getLogger(__name__)
 
 _SIZE_READERS = 8
 
@@ -120,7 +117,7 @@ def _commit(
         if commit_removal(context, table, removal):
             return table, removal, foretold[1]
         refused += 1
-        _back_off(table, refused)
+        wait_or_give_up(table, refused)
 
 
 def _removal(table: Table, settings: ExpireSnapshots, plan: ExpirePlan) -> Removal:
@@ -167,18 +164,6 @@ def _check_caps(settings: ExpireSnapshots, before: Table, removal: Removal, dele
             live = sum(1 + (m.added_files_count or 0) + (m.existing_files_count or 0) for m in manifests)
     size = sum(deletion.size_bytes for deletion in deletions)
     check_caps(settings, files=len(deletions), size_bytes=size, of_files=live + len(deletions))
-
-
-def _back_off(table: Table, refused: int) -> None:
-    properties = table.metadata.properties
-    if refused > int(properties.get("commit.retry.num-retries", 4)):
-        raise CommitConflict(
-            f"{'.'.join(table.name())}: the catalog refused {refused} commits in a row because others came first; "
-            "nothing was changed. Run again when there are fewer writers, or raise commit.retry.num-retries"
-        )
-    least = int(properties.get("commit.retry.min-wait-ms", 100))
-    most = int(properties.get("commit.retry.max-wait-ms", 60_000))
-    time.sleep(min(most, least * 2 ** (refused - 1)) * random.uniform(0.5, 1.0) / 1000)
 
 
 def _message(before: Table, removal: Removal, outcome: DeletionOutcome) -> str:

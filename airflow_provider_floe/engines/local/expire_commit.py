@@ -12,6 +12,7 @@ from pyiceberg.exceptions import (
     BadRequestError,
     CommitFailedException,
     ForbiddenError,
+    NoSuchTableError,
     TooManyRequestsError,
     UnauthorizedError,
 )
@@ -38,7 +39,8 @@ from pyiceberg.table.update import (
 )
 
 from airflow_provider_floe.engines.base import OperationContext
-from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError, UnsafeOperation
+from airflow_provider_floe.engines.local.commit import refusal
+from airflow_provider_floe.errors import CommitOutcomeUnknown, UnsafeOperation
 
 log = logging.getLogger(__name__)
 
@@ -91,17 +93,14 @@ def commit_removal(context: OperationContext, table: Table, removal: Removal) ->
 
     :returns: False when the catalog refused because something else was committed first: nothing was changed.
     :raises CommitOutcomeUnknown: the catalog did not answer, and the snapshots are still there.
-    :raises ConfigurationError: the catalog does not let this user commit.
+    :raises ConfigurationError: the catalog does not let this user commit; TableNotFound: the table vanished.
     """
     detail = removal.detail(table)
     context.committing(detail)
     try:
         table.catalog.commit_table(table, _requirements(table, removal), _updates(table.metadata, removal))
-    except (BadRequestError, UnauthorizedError, ForbiddenError) as error:
-        raise ConfigurationError(
-            f"{'.'.join(table.name())}: the catalog refused the commit ({type(error).__name__}: {error}); nothing was "
-            "changed. Check that the connection's user may write this table"
-        ) from error
+    except (BadRequestError, UnauthorizedError, ForbiddenError, NoSuchTableError) as error:
+        raise refusal(table, error) from error
     except Exception as error:
         refused = isinstance(error, CommitFailedException | TooManyRequestsError)
         # a transport that repeats a request whose answer was lost gets a refusal for what has happened
