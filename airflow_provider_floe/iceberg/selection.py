@@ -119,34 +119,19 @@ def select_rewrite(
     :param files: all live files of the snapshot, delete files included.
     :param matching: paths of the data files that the settings' filter lets through; None lets all through.
     """
-    target = target_file_size(metadata, settings)
-    mark = rewrite_mark(metadata, settings)
     deletes = DeleteIndex(metadata, files)
+    rules = _Rules(metadata, settings, target_file_size(metadata, settings), rewrite_mark(metadata, settings), deletes)
     by_place: defaultdict[tuple[int, tuple[Any, ...]], list[LiveFile]] = defaultdict(list)
     for file in files:
         if file.content is FileContent.DATA and (matching is None or file.path in matching):
             by_place[file.spec_id, file.partition].append(file)
-    groups: list[FileGroup] = []
-    for (spec_id, partition), members in by_place.items():
-        output_spec_id = spec_id if settings.output_spec_id is None else settings.output_spec_id
-        candidates = [
-            file for file in members if _is_candidate(file, metadata, settings, target, mark, output_spec_id, deletes)
-        ]
-        chunks = list(_chunks(candidates, settings.max_file_group_size_bytes))
-        for chunk in chunks:
-            applicable = _distinct(delete for file in chunk for delete in deletes.of(file))
-            size = sum(file.file_size_bytes for file in chunk)
-            group = FileGroup(
-                spec_id, partition, output_spec_id, tuple(chunk), expected_files(size, target), applicable
-            )
-            clustered = [_is_clustered(file, metadata, settings, mark) for file in chunk]
-            if _makes_progress(group, target, mark, all(clustered), alone=len(chunks) == 1):
-                groups.append(group)
+    groups = [group for members in by_place.values() for group in rules.groups(members)]
     dangling: tuple[LiveFile, ...] = ()
     if settings.remove_dangling_deletes:
         needed = needed_deletes(deletes, (file for file in files if file.content is FileContent.DATA))
         dangling = tuple(file for file in files if file.content is not FileContent.DATA and file.path not in needed)
-    return Selection(target, mark, tuple(_in_order(groups, settings.rewrite_job_order)), dangling)
+    ordered = tuple(_in_order(groups, settings.rewrite_job_order))
+    return Selection(rules.target, rules.mark, ordered, dangling)
 
 
 def select_file_groups(
@@ -211,34 +196,88 @@ def _why(chosen: Sequence[LiveFile], selection: Selection, settings: RewriteData
     return f"{len(chosen):,} ({small:,} below {limit})"
 
 
-def _is_candidate(
-    file: LiveFile,
-    metadata: TableMetadata,
-    settings: RewriteDataFiles,
-    target: int,
-    mark: str,
-    output_spec_id: int,
-    deletes: DeleteIndex,
-) -> bool:
-    return (
-        not SMALL * target <= file.file_size_bytes <= LARGE * target
-        or file.spec_id != output_spec_id
-        or not _is_clustered(file, metadata, settings, mark)
-        or deletes.touches(file)
-    )
+@dataclass(frozen=True)
+class _Rules:
+    """What is worth rewriting, for one table and one policy."""
 
+    metadata: TableMetadata
+    settings: RewriteDataFiles
+    target: int
+    mark: str
+    deletes: DeleteIndex
 
-def _is_clustered(file: LiveFile, metadata: TableMetadata, settings: RewriteDataFiles, mark: str) -> bool:
-    """Whether the file's rows are known to follow the order that the settings ask for, where they ask for one."""
-    if settings.strategy == "BINPACK" or _marked(file, mark):
-        return True
-    by_table = settings.strategy == "SORT" and not settings.sort_order
-    order = metadata.sort_order()
-    return by_table and bool(order.fields) and file.sort_order_id == order.order_id
+    def groups(self, members: Iterable[LiveFile]) -> list[FileGroup]:
+        """The groups of one partition that are worth rewriting."""
+        left = [file for file in members if self.is_candidate(file)]
+        found: list[FileGroup] = []
+        while left:
+            chunks = list(_chunks(left, self.settings.max_file_group_size_bytes))
+            alone = len(chunks) == 1 and not found
+            groups = [self._group(chunk) for chunk in chunks]
+            worth = [group for group in groups if self.makes_progress(group, alone=alone)]
+            if not worth:
+                break
+            found += worth
+            # Files between which others were taken are neighbours now, as they will be for the next rewrite.
+            left = [file for group in groups if group not in worth for file in group.files]
+        return found
 
+    def is_candidate(self, file: LiveFile) -> bool:
+        """Whether something is wrong with a file."""
+        return (
+            not SMALL * self.target <= file.file_size_bytes <= LARGE * self.target
+            or file.spec_id != self.output_spec_id(file)
+            or not self.is_clustered(file)
+            or self.deletes.touches(file)
+        )
 
-def _marked(file: LiveFile, mark: str) -> bool:
-    return file.path.rpartition("/")[2].startswith(mark)
+    def makes_progress(self, group: FileGroup, *, alone: bool) -> bool:
+        """Whether rewriting a group leaves the table better off, by more than the next rewrite would find again.
+
+        :param alone: the group holds all candidates of its partition. Only then may it wait for more files to come:
+            beside other groups, what they leave behind would count as that company.
+        """
+        files = group.files
+        if group.deletes or group.moves or not all(self.is_clustered(file) for file in files):
+            return True
+        fresh = sum(not self.is_marked(file) for file in files)
+        if fresh == 0:
+            return False
+        if group.files_out > 1 and any(file.file_size_bytes > LARGE * self.target for file in files):
+            return True
+        if group.files_out >= len(files) or fresh == 1:
+            return False
+        largest = max(file.file_size_bytes for file in files)
+        enough = len(files) >= FEW_FILES or group.size_bytes >= SMALL * self.target or largest <= self.target / 2
+        return enough or not alone
+
+    def is_clustered(self, file: LiveFile) -> bool:
+        """Whether the file's rows are known to follow the order that the settings ask for, where they ask for one."""
+        if self.settings.strategy == "BINPACK" or self.is_marked(file):
+            return True
+        by_table = self.settings.strategy == "SORT" and not self.settings.sort_order
+        order = self.metadata.sort_order()
+        return by_table and bool(order.fields) and file.sort_order_id == order.order_id
+
+    def is_marked(self, file: LiveFile) -> bool:
+        """Whether a rewrite with these settings wrote the file."""
+        return file.path.rpartition("/")[2].startswith(self.mark)
+
+    def output_spec_id(self, file: LiveFile) -> int:
+        """The partition spec that the file's rows are to have."""
+        return file.spec_id if self.settings.output_spec_id is None else self.settings.output_spec_id
+
+    def _group(self, files: Sequence[LiveFile]) -> FileGroup:
+        size = sum(file.file_size_bytes for file in files)
+        deletes = {delete.path: delete for file in files for delete in self.deletes.of(file)}
+        return FileGroup(
+            spec_id=files[0].spec_id,
+            partition=files[0].partition,
+            output_spec_id=self.output_spec_id(files[0]),
+            files=tuple(files),
+            files_out=expected_files(size, self.target),
+            deletes=tuple(deletes.values()),
+        )
 
 
 def _chunks(files: Sequence[LiveFile], most_bytes: int) -> Iterable[list[LiveFile]]:
@@ -255,27 +294,6 @@ def _chunks(files: Sequence[LiveFile], most_bytes: int) -> Iterable[list[LiveFil
         yield chunk
 
 
-def _makes_progress(group: FileGroup, target: int, mark: str, clustered: bool, *, alone: bool) -> bool:
-    """Whether rewriting a group leaves the table better off, by more than the next rewrite would find again.
-
-    :param alone: the group holds all candidates of its partition. Only then may it wait for more files to come:
-        beside other groups, what they leave behind would count as that company.
-    """
-    files = group.files
-    if group.deletes or not clustered or group.moves:
-        return True
-    fresh = sum(not _marked(file, mark) for file in files)
-    if fresh == 0:
-        return False
-    if group.files_out > 1 and any(file.file_size_bytes > LARGE * target for file in files):
-        return True
-    if group.files_out >= len(files) or fresh == 1:
-        return False
-    largest = max(file.file_size_bytes for file in files)
-    enough = len(files) >= FEW_FILES or group.size_bytes >= SMALL * target or largest <= target / 2
-    return enough or not alone
-
-
 def _in_order(groups: list[FileGroup], order: str) -> list[FileGroup]:
     if order == "NONE":
         return groups
@@ -285,7 +303,3 @@ def _in_order(groups: list[FileGroup], order: str) -> list[FileGroup]:
         key=lambda group: group.size_bytes if by_bytes else len(group.files),
         reverse=order.endswith("DESC"),
     )
-
-
-def _distinct(deletes: Iterable[LiveFile]) -> tuple[LiveFile, ...]:
-    return tuple({delete.path: delete for delete in deletes}.values())

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import schema_to_pyarrow
-from pyiceberg.manifest import DataFile, ManifestEntry
+from pyiceberg.manifest import DataFile, DataFileContent, ManifestEntry
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -99,12 +99,12 @@ def entries(table: Table) -> list[ManifestEntry]:
 
 def data_files(table: Table) -> list[DataFile]:
     """Live data files of the current snapshot."""
-    return [entry.data_file for entry in entries(table) if entry.data_file.content.value == 0]
+    return [entry.data_file for entry in entries(table) if entry.data_file.content == DataFileContent.DATA]
 
 
 def delete_files(table: Table) -> list[DataFile]:
     """Live delete files of the current snapshot."""
-    return [entry.data_file for entry in entries(table) if entry.data_file.content.value != 0]
+    return [entry.data_file for entry in entries(table) if entry.data_file.content != DataFileContent.DATA]
 
 
 def rows_digest(table: Table, columns: Sequence[str] | None = None) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
-from pyiceberg.transforms import DayTransform, HourTransform, IdentityTransform, MonthTransform, YearTransform
+from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Record
 
 from airflow_provider_floe.engines.local.pyiceberg_adapter import split_by_partition
@@ -16,8 +16,6 @@ from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting
 
 MOST_OPEN = 32
 """Files open at a time; the one written to longest ago is finished first."""
-
-_COMPUTED = (IdentityTransform, YearTransform, MonthTransform, DayTransform, HourTransform)
 
 
 class MovingWriter:
@@ -66,7 +64,7 @@ def check_output_spec(table: Table, spec_id: int | None) -> None:
         known = ", ".join(str(one) for one in sorted(table.metadata.specs()))
         raise ConfigurationError(f"outputSpecId={spec_id}: {'.'.join(table.name())} has partition specs {known}")
     for field in spec.fields:
-        if not isinstance(field.transform, _COMPUTED) or field.source_id not in {
+        if not isinstance(field.transform, IdentityTransform) or field.source_id not in {
             column.field_id for column in table.schema().fields
         }:
             raise UnsupportedSetting(

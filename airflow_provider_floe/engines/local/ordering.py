@@ -138,7 +138,9 @@ class ZCurve:
             column = batch.column(name)
             valid = pc.is_valid(column).to_numpy(zero_copy_only=False)
             rank = np.zeros(batch.num_rows, dtype=np.uint64)
-            rank[valid] = np.searchsorted(bounds, _comparable(column.drop_null()), side="right") + 1
+            quantile = np.searchsorted(bounds, _comparable(column.drop_null()))
+            # Spread over all bits: a column of few values must not lie in a corner of the curve.
+            rank[valid] = 1 + quantile * (2**self._bits - 2) // max(1, len(bounds))
             for bit in range(self._bits):
                 place = np.uint64(bit * width + width - 1 - number)
                 key |= ((rank >> np.uint64(bit)) & np.uint64(1)) << place

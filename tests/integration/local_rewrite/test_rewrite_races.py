@@ -17,26 +17,16 @@ from harness.tables import (
     delete_files,
     lake,
     missing_files,
-    request_for,
     rows,
     rows_digest,
     small_files,
     stored_files,
 )
 from pyiceberg.table import Table
+from rewriting import ids, rewrite
 
-from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY, OperationResult
-from airflow_provider_floe.engines.local import rewrite_data
+from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY
 from airflow_provider_floe.errors import CommitConflict
-from airflow_provider_floe.policies.model import RewriteDataFiles
-from airflow_provider_floe.tables import Operation
-
-MEMORY = 256 * 1024**2
-
-
-def rewrite(table: Table, context: FakeContext, **settings: object) -> OperationResult:
-    request = request_for(table, Operation.REWRITE_DATA_FILES, RewriteDataFiles(**settings))
-    return rewrite_data.run(request, context, MEMORY)
 
 
 def interrupted(table: Table, action: Callable[[Table], object]) -> FakeContext:
@@ -49,10 +39,6 @@ def interrupted(table: Table, action: Callable[[Table], object]) -> FakeContext:
     return context_for(table, on_committing=act)
 
 
-def live_ids(table: Table) -> list[int]:
-    return table.refresh().scan(selected_fields=("id",)).to_arrow()["id"].sort().to_pylist()
-
-
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
     return small_files(lake(tmp_path), 3)
@@ -61,7 +47,7 @@ def table(tmp_path: Path) -> Table:
 def test_an_append_is_kept_and_does_not_conflict(table: Table) -> None:
     context = interrupted(table, lambda other: other.append(rows(1000, 5)))
     assert rewrite(table, context).changed
-    assert live_ids(table) == [*range(30), *range(1000, 1005)]
+    assert ids(table) == [*range(30), *range(1000, 1005)]
     assert len(context.commits_begun) == 2
     assert len(data_files(table)) == 2
     assert missing_files(table) == []
@@ -82,12 +68,12 @@ def test_a_position_delete_is_not_lost(table: Table, then_append: bool, bounds: 
     with pytest.raises(CommitConflict, match="new deletes"):
         rewrite(table, context)
     expected = [*range(3, 30), *([1000] if then_append else [])]
-    assert live_ids(table) == expected
+    assert ids(table) == expected
     ours = {path for path in stored_files(table) - before if path.name.startswith("floe-")}
     assert ours == set()
 
     assert rewrite(table, context_for(table)).changed
-    assert live_ids(table) == expected
+    assert ids(table) == expected
     assert delete_files(table) == []
 
 
@@ -101,7 +87,7 @@ def test_an_equality_delete_still_applies_to_the_rewritten_file(table: Table, th
     assert rewrite(table, interrupted(table, delete)).changed
     # pyiceberg reads no equality deletes: the next rewrite applies them, and its reading is checked elsewhere.
     assert rewrite(table, context_for(table)).changed
-    assert live_ids(table) == ([1, *range(3, 30)] if then_append else [*range(3, 30)])
+    assert ids(table) == ([1, *range(3, 30)] if then_append else [*range(3, 30)])
 
 
 def test_without_the_starting_sequence_number_an_equality_delete_is_a_conflict(table: Table) -> None:
@@ -109,14 +95,14 @@ def test_without_the_starting_sequence_number_an_equality_delete_is_a_conflict(t
     with pytest.raises(CommitConflict):
         rewrite(table, context, use_starting_sequence_number=False)
     assert rewrite(table, context_for(table)).changed
-    assert live_ids(table) == [*range(3, 30)]
+    assert ids(table) == [*range(3, 30)]
 
 
 def test_a_concurrent_rewrite_of_the_same_files_is_a_conflict(table: Table) -> None:
     context = interrupted(table, lambda other: rewrite(other, context_for(other)))
     with pytest.raises(CommitConflict, match="no longer live"):
         rewrite(table, context)
-    assert live_ids(table) == [*range(30)]
+    assert ids(table) == [*range(30)]
     assert len(data_files(table)) == 1
 
 
@@ -142,7 +128,7 @@ def test_a_rollback_of_what_was_read_is_a_conflict(table: Table) -> None:
 
     with pytest.raises(CommitConflict, match="no longer in the history"):
         rewrite(table, interrupted(table, roll_back))
-    assert live_ids(table) == [*range(10)]
+    assert ids(table) == [*range(10)]
 
 
 def test_other_branches_and_tags_keep_their_snapshots(table: Table) -> None:
@@ -180,7 +166,7 @@ def test_five_appends_in_a_row_are_outlasted(tmp_path: Path) -> None:
 
     context = context_for(table, on_committing=act)
     assert rewrite(table, context).changed
-    assert len(live_ids(table)) == 80
+    assert len(ids(table)) == 80
 
 
 def test_a_catalog_that_always_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -192,7 +178,7 @@ def test_a_catalog_that_always_refuses_leaves_nothing_behind(tmp_path: Path) -> 
     context = context_for(table, on_committing=act)
     with pytest.raises(CommitConflict, match="3 commits in a row"):
         rewrite(table, context)
-    assert len(live_ids(table)) == 60
+    assert len(ids(table)) == 60
     assert [path for path in context.journal.outputs if Path(path.removeprefix("file://")).exists()] == []
 
 

@@ -1,0 +1,52 @@
+"""What the tests of this folder share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.tables import FakeContext, context_for, request_for
+from pyiceberg.table import Table
+
+from airflow_provider_floe.engines.base import OperationResult
+from airflow_provider_floe.engines.local import rewrite_data, rewrite_manifests
+from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
+from airflow_provider_floe.iceberg.selection import manifest_work, rewrite_work
+from airflow_provider_floe.iceberg.work import Work
+from airflow_provider_floe.policies.model import RewriteDataFiles, RewriteManifests
+from airflow_provider_floe.tables import Operation
+
+MEMORY = 256 * 1024**2
+
+
+def rewrite(table: Table, context: FakeContext | None = None, **settings: Any) -> OperationResult:
+    """Rewrite data files; the table is refreshed."""
+    request = request_for(table, Operation.REWRITE_DATA_FILES, RewriteDataFiles(**settings))
+    try:
+        return rewrite_data.run(request, context or context_for(table), MEMORY)
+    finally:
+        table.refresh()
+
+
+def rewrite_all_manifests(table: Table, context: FakeContext | None = None, **settings: Any) -> OperationResult:
+    """Rewrite manifests; the table is refreshed."""
+    request = request_for(table, Operation.REWRITE_MANIFESTS, RewriteManifests(**settings))
+    try:
+        return rewrite_manifests.run(request, context or context_for(table), MEMORY)
+    finally:
+        table.refresh()
+
+
+def work(table: Table, **settings: Any) -> Work:
+    """What planning says of a rewrite of data files."""
+    files = list(live_files(table.io, snapshot_manifests(table)))
+    return rewrite_work(table, RewriteDataFiles(**settings), files)
+
+
+def work_on_manifests(table: Table, **settings: Any) -> Work:
+    """What planning says of a rewrite of manifests."""
+    return manifest_work(table, RewriteManifests(**settings))
+
+
+def ids(table: Table) -> list[int]:
+    """Ids of all rows, sorted, as pyiceberg's scan reads them."""
+    return table.scan(selected_fields=("id",)).to_arrow()["id"].sort().to_pylist()  # type: ignore[no-any-return]
