@@ -12,6 +12,7 @@ from airflow_provider_floe.maintenance.assess import governance_of
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.events import Event, EventKind
 from airflow_provider_floe.maintenance.request import RunRequest
+from airflow_provider_floe.maintenance.slots import decided_outcome
 from airflow_provider_floe.planning import planner
 from airflow_provider_floe.planning.due import due_state
 from airflow_provider_floe.planning.explain import explain_item
@@ -21,14 +22,13 @@ from airflow_provider_floe.planning.model import (
     Disposition,
     DueState,
     Feedback,
-    GateName,
     Plan,
     PlanItem,
     PlanRequest,
     ScoreWeights,
     TableInputs,
 )
-from airflow_provider_floe.stores.protocols import ScheduleExecution, SlotOutcome
+from airflow_provider_floe.stores.protocols import ScheduleExecution
 from airflow_provider_floe.tables import Operation
 
 log = logging.getLogger(__name__)
@@ -139,6 +139,7 @@ def _tell(env: Environment, item: PlanItem) -> None:
                 data={
                     "gate": gate.gate.value,
                     "passed": gate.passed,
+                    "forced": gate.forced,
                     "met": list(gate.met),
                     "unmet": list(gate.unmet),
                 },
@@ -157,25 +158,13 @@ def _tell(env: Environment, item: PlanItem) -> None:
     )
 
 
-_SLOT_OUTCOMES = {
-    Disposition.NO_WORK: SlotOutcome.NOTHING_TO_DO,
-    Disposition.REFUSED: SlotOutcome.REFUSED,
-    Disposition.CUT: SlotOutcome.CUT,
-    Disposition.NEVER_FITS: SlotOutcome.CUT,
-    Disposition.BLOCKED: SlotOutcome.BLOCKED,
-    Disposition.UNAVAILABLE: SlotOutcome.BLOCKED,
-}
-
-
 def _record_slots(env: Environment, made: Plan) -> None:
     """Put on record what became of each due slot that will not be executed."""
     with env.store.transaction():
         for item in made.items:
-            if item.slot is None or item.policy is None or item.disposition not in _SLOT_OUTCOMES:
+            outcome = decided_outcome(item)
+            if item.slot is None or item.policy is None or outcome is None:
                 continue
-            outcome = _SLOT_OUTCOMES[item.disposition]
-            if any(gate.gate is GateName.THROTTLE and gate.passed is False for gate in item.gates):
-                outcome = SlotOutcome.THROTTLED
             env.store.record_slot(
                 ScheduleExecution(
                     table=item.table,

@@ -245,6 +245,8 @@ class StoreContract:
         store.record_slot(execution(NOON, SlotOutcome.EXECUTED, table=OTHER))
         assert store.history(TABLE)[EXPIRE].last_slot_throttled
         assert not store.history(OTHER)[EXPIRE].last_slot_throttled
+        store.record_slot(execution(NOON + MINUTE, SlotOutcome.BUSY))
+        assert store.history(TABLE)[EXPIRE].last_slot_throttled, "a slot still open says nothing yet"
         store.record_slot(execution(NOON + MINUTE, SlotOutcome.EXECUTED))
         assert not store.history(TABLE)[EXPIRE].last_slot_throttled
 

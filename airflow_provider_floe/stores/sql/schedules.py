@@ -57,10 +57,10 @@ class ScheduleQueries(Queries):
 
 
 def throttled_last(connection: Connection, table: TableRef) -> set[Operation]:
-    """The operations whose newest slot was throttled."""
+    """The operations whose newest consumed slot was throttled; a slot still open says nothing yet."""
     last = (
         select(slots.c.operation, func.max(slots.c.slot).label("slot"))
-        .where(slots.c.table_key == table_key(table))
+        .where(slots.c.table_key == table_key(table), slots.c.consumed.is_(True))
         .group_by(slots.c.operation)
         .subquery()
     )

@@ -6,7 +6,7 @@ Held throughout: no slot is run twice, none is lost, none goes by without a reas
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -16,12 +16,12 @@ from plan_builders import inputs, policy, report, request, work
 
 from airflow_provider_floe.engines.base import OperationResult
 from airflow_provider_floe.health.report import OperationWork
+from airflow_provider_floe.maintenance.slots import decided_outcome
 from airflow_provider_floe.planning.due import due_state
 from airflow_provider_floe.planning.model import (
     Budgets,
     Disposition,
     Feedback,
-    GateName,
     OperationHistory,
     PlanItem,
     TableInputs,
@@ -123,22 +123,8 @@ class Deployment:
         }
         governor = self.policy.model_copy(update={"trigger_conditions": None}) if calm else self.policy
         governance = inputs(base.report, governor=governor).governance
-        history = dict.fromkeys(Operation, OperationHistory()) if calm else self._history(table)
+        history = dict.fromkeys(Operation, OperationHistory()) if calm else self.store.history(table)
         return TableInputs(report=base.report, governance=governance, history=history, due=due)
-
-    def _history(self, table: TableRef) -> dict[Operation, OperationHistory]:
-        kept = self.store.history(table)
-        return {
-            operation: replace(
-                kept[operation],
-                last_slot_throttled=self._last_consumed(table, operation) is SlotOutcome.THROTTLED,
-            )
-            for operation in OPERATIONS
-        }
-
-    def _last_consumed(self, table: TableRef, operation: Operation) -> SlotOutcome | None:
-        newest_first = self.store.slots(table, operation, limit=20)
-        return next((execution.outcome for execution in newest_first if execution.outcome.consumes), None)
 
     def _work(self, calm: bool) -> OperationWork:
         return work(self._operation, True if calm else self.chance.choice([True, True, True, False]))
@@ -151,18 +137,10 @@ class Deployment:
         assert item.slot == (latest if is_open else None)
 
     def _answer(self, item: PlanItem, now: datetime, calm: bool) -> None:
-        blocked_by = {gate.gate for gate in item.gates if gate.passed is False}
-        if item.disposition is Disposition.RUN:
-            outcome = self._execute(item, now, calm)
-        elif GateName.THROTTLE in blocked_by:
+        outcome = self._execute(item, now, calm) if item.disposition is Disposition.RUN else decided_outcome(item)
+        assert outcome is not None
+        if outcome is SlotOutcome.THROTTLED:
             self._check_throttled(item, now)
-            outcome = SlotOutcome.THROTTLED
-        else:
-            outcome = {
-                Disposition.NO_WORK: SlotOutcome.NOTHING_TO_DO,
-                Disposition.BLOCKED: SlotOutcome.BLOCKED,
-                Disposition.CUT: SlotOutcome.CUT,
-            }[item.disposition]
         self._record(item, outcome, now)
 
     def _record(self, item: PlanItem, outcome: SlotOutcome, now: datetime) -> None:
@@ -217,7 +195,9 @@ class Deployment:
         last_run_at = self.store.history(item.table.ref())[item.operation].last_run_at
         assert last_run_at is not None
         if now >= last_run_at + timedelta(hours=FEEDBACK.throttle_min_hours):
-            assert self._last_consumed(item.table.ref(), item.operation) is not SlotOutcome.THROTTLED
+            newest_first = self.store.slots(item.table.ref(), item.operation, limit=20)
+            last_consumed = next((slot.outcome for slot in newest_first if slot.outcome.consumes), None)
+            assert last_consumed is not SlotOutcome.THROTTLED
 
 
 def live(deployment: Deployment, runs: int) -> datetime:
