@@ -23,6 +23,7 @@ class FloeRecordLink(BaseOperatorLink):
         :param ti_key: its instance.
         """
         base = conf.get("api", "base_url", fallback="/").rstrip("/")
-        mapped = f"/mapped/{ti_key.map_index}" if ti_key.map_index >= 0 else ""
+        index = -1 if ti_key.map_index is None else ti_key.map_index
+        mapped = f"/mapped/{index}" if index >= 0 else ""
         dag, run, task = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
         return f"{base}/dags/{dag}/runs/{run}/tasks/{task}{mapped}/xcom"
