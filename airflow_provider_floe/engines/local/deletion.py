@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pyiceberg.io import FileIO
 from pyiceberg.table import Table
 
-from airflow_provider_floe.engines.base import Deletion, OperationContext, OperationRequest
+from airflow_provider_floe.engines.base import Deletion, OperationContext
 from airflow_provider_floe.errors import UnsafeOperation
 from airflow_provider_floe.iceberg.listing import delete_files, file_size, in_batches, move_file
 from airflow_provider_floe.iceberg.paths import is_under, normalise, path_key, relative_to, same_store
@@ -70,33 +70,34 @@ def check_caps(settings: DeletionSafety, *, files: int, size_bytes: int, of_file
 
 
 def delete_unreferenced(
-    request: OperationRequest, context: OperationContext, deletions: Sequence[Deletion], walk: ReferenceWalk
+    context: OperationContext, table: Table, deletions: Sequence[Deletion], walk: ReferenceWalk
 ) -> DeletionOutcome:
     """Delete, or move where ``quarantined_to`` says so, in batches.
 
     Before each batch the table is loaded again, and what it references by then is spared (promise 2); then the batch
     is journaled (promise 18), then deleted.
 
+    :param table: the table for which the deletions were chosen.
     :param walk: has walked through everything that the table referenced when the deletions were chosen.
+    :raises UnsafeOperation: when another table stands in its place.
     :raises LeaseLost: or OperationCancelled, between batches; what stands in the journal as deleted is.
     """
     outcome = DeletionOutcome()
     referenced: set[str] = set()
-    uuid = None
+    name = ".".join(table.name())
     for done, batch in _numbered(deletions):
         context.checkpoint()
-        table = context.load_table()
-        if uuid not in (None, table.metadata.table_uuid):
-            raise UnsafeOperation(f"{request.table} is another table now (its uuid changed): the deletion was stopped")
-        uuid = table.metadata.table_uuid
-        referenced.update(path_key(file.path) for file in walk.new_files(table))
+        current = context.load_table()
+        if current.metadata.table_uuid != table.metadata.table_uuid:
+            raise UnsafeOperation(f"{name} is another table now (its uuid changed): the deletion was stopped")
+        referenced.update(path_key(file.path) for file in walk.new_files(current))
         going = [deletion for deletion in batch if path_key(deletion.path) not in referenced]
         context.journal.record_deletions(going)
-        outcome += _carry_out(table.io, going, context.journal.mark_deleted)
+        outcome += _carry_out(current.io, going, context.journal.mark_deleted)
         outcome += DeletionOutcome(spared=len(batch) - len(going))
         context.progress(done + len(batch), len(deletions), "files")
     if outcome.spared:
-        log.info("%s: spared %s files that a concurrent commit references now", request.table, outcome.spared)
+        log.info("%s: spared %s files that a concurrent commit references now", name, outcome.spared)
     return outcome
 
 

@@ -36,9 +36,6 @@ from airflow_provider_floe.policies.model import ExpireSnapshots
 
 _SIZE_READERS = 8
 
-CLEAN_EXPIRED_METADATA_SUPPORTED = True
-"""Whether ``cleanExpiredMetadata`` is honoured."""
-
 
 def run(request: OperationRequest, context: OperationContext, memory_limit_bytes: int) -> OperationResult:
     """Expire snapshots of a table by policy and retention.
@@ -67,7 +64,7 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     _check_caps(settings, before, removal, deletions)
     if settings.quarantine is not None:
         deletions = to_quarantine(after, request.operation_id, deletions)
-    outcome = delete_unreferenced(request, context, deletions, unreachable.walk)
+    outcome = delete_unreferenced(context, before, deletions, unreachable.walk)
     return OperationResult(
         changed=True,
         message=_message(before, removal, outcome),

@@ -36,8 +36,9 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     if not isinstance(settings, OrphanCleanup):
         raise ConfigurationError(f"remove_orphan_files needs settings of orphanCleanup, not {type(settings).__name__}")
     context.checkpoint()
+    table = context.load_table()
     search = find_orphans(
-        context.load_table(),
+        table,
         settings,
         context.now(),
         reload=context.load_table,
@@ -45,7 +46,6 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
         dead_outputs=context.dead_outputs(),
         memory_limit_bytes=memory_limit_bytes,
     )
-    table = context.load_table()
     size = search.orphan_bytes + sum(file.size_bytes for file in search.dead)
     check_caps(settings, files=len(search.orphans) + len(search.dead), size_bytes=size, of_files=search.listed)
     deletions = [
@@ -54,7 +54,7 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     ]
     if settings.quarantine is not None:
         deletions = to_quarantine(table, request.operation_id, deletions)
-    outcome = delete_unreferenced(request, context, deletions, search.walk)
+    outcome = delete_unreferenced(context, table, deletions, search.walk)
     purged = _purge(request, context, table, settings.quarantine, search.walk)
     total = outcome + purged
     return OperationResult(
@@ -111,4 +111,4 @@ def _purge(
         and all(file.modified is not None and file.modified < oldest for file in files)
         for file in files
     ]
-    return delete_unreferenced(request, context, over, walk)
+    return delete_unreferenced(context, table, over, walk)

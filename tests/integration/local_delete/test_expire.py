@@ -157,6 +157,58 @@ def test_expiring_again_changes_nothing(tmp_path: Path) -> None:
     assert table.metadata_location == location
 
 
+def test_one_snapshot_alone(tmp_path: Path) -> None:
+    table = overwritten(tmp_path)
+    only = table.metadata.snapshots[2].snapshot_id
+    result = run(table, policy(expire_snapshot_id=only))
+    table.refresh()
+    assert result.snapshots_expired == 1
+    assert table.metadata.snapshot_by_id(only) is None
+    assert missing_files(table) == []
+    with pytest.raises(RetentionRefused, match="head of branch main"):
+        run(table, policy(expire_snapshot_id=table.metadata.current_snapshot_id))
+
+
+def test_refs_past_their_age_go_with_their_snapshots(tmp_path: Path) -> None:
+    table = overwritten(tmp_path)
+    first, second = (snapshot.snapshot_id for snapshot in table.metadata.snapshots[:2])
+    table.manage_snapshots().create_tag(first, "old", max_ref_age_ms=1000).create_tag(second, "kept").commit()
+    result = run(table, policy())
+    table.refresh()
+    assert set(table.refs()) == {"main", "kept"}
+    assert "dropped old" in result.message
+    assert table.metadata.snapshot_by_id(first) is None
+    assert missing_files(table) == []
+
+
+def test_format_version_1(tmp_path: Path) -> None:
+    table = overwritten(tmp_path, properties={"format-version": "1"})
+    digest = rows_digest(table)
+    assert table.metadata.format_version == 1
+    assert run(table, policy()).snapshots_expired == 6
+    table.refresh()
+    assert rows_digest(table) == digest
+    assert missing_files(table) == []
+
+
+def test_a_table_dropped_and_created_again_meanwhile_is_not_touched(tmp_path: Path) -> None:
+    table = overwritten(tmp_path)
+    catalog = table.catalog
+    context = context_for(table)
+
+    def replace(real: Callable[..., Any], *args: Any) -> None:
+        real(*args)
+        catalog.commit_table = real
+        catalog.drop_table(table.name())
+        small_files(catalog, 1)
+
+    stored = stored_files(table)
+    _failing(catalog, replace)
+    with pytest.raises(UnsafeOperation, match="another table"):
+        run(table, policy(), context)
+    assert stored <= stored_files(table)
+
+
 def test_an_empty_table_has_nothing_to_expire(tmp_path: Path) -> None:
     assert not run(create_table(lake(tmp_path)), policy()).changed
 
