@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from airflow_provider_floe.policies.json_schema import policy_json_schema
 
-EXAMPLES = Path(__file__).parents[3] / "dags" / "policies" / "examples"
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples" / "policies"
 GOOD: dict[str, Any] = {"name": "a", "tablePattern": "*"}
 
 

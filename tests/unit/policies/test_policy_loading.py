@@ -19,7 +19,7 @@ from airflow_provider_floe.policies.resolution import resolve, shadow_warnings
 from airflow_provider_floe.policies.schedules import PolicyTicks
 from airflow_provider_floe.tables import Operation, TableRef
 
-EXAMPLES = Path(__file__).parents[3] / "dags" / "policies" / "examples"
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples" / "policies"
 
 
 def load(text: str, **options: Any) -> PolicySet:
