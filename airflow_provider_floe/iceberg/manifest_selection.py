@@ -103,13 +103,17 @@ def select_manifests(
         clustered = spec.is_unpartitioned() or _marked(manifest, mark)
         if not clustered or not SMALL * target <= manifest.manifest_length <= LARGE * target:
             by_kind[manifest.content, manifest.partition_spec_id].append(manifest)
-    groups = []
-    for (content, spec_id), candidates in by_kind.items():
-        for chunk in _chunks(candidates, most_bytes):
-            size = sum(manifest.manifest_length for manifest in chunk)
-            group = ManifestGroup(content, spec_id, tuple(chunk), expected_manifests(size, target))
-            if _makes_progress(group, metadata.specs()[spec_id], target, mark):
-                groups.append(group)
+    groups: list[ManifestGroup] = []
+    for (content, spec_id), left in by_kind.items():
+        spec = metadata.specs()[spec_id]
+        while left:
+            chunks = [_group(content, spec_id, chunk, target) for chunk in _chunks(left, most_bytes)]
+            worth = [_makes_progress(group, spec, target, mark) for group in chunks]
+            if not any(worth):
+                break
+            groups += [group for group, good in zip(chunks, worth, strict=True) if good]
+            # Manifests between which others were taken are neighbours now, as they will be for the next rewrite.
+            left = [one for group, good in zip(chunks, worth, strict=True) if not good for one in group.manifests]
     return tuple(groups)
 
 
@@ -198,6 +202,11 @@ def _chunks(manifests: Iterable[ManifestFile], most_bytes: int) -> Iterable[list
         size += manifest.manifest_length
     if chunk:
         yield chunk
+
+
+def _group(content: ManifestContent, spec_id: int, chunk: Sequence[ManifestFile], target: int) -> ManifestGroup:
+    size = sum(manifest.manifest_length for manifest in chunk)
+    return ManifestGroup(content, spec_id, tuple(chunk), expected_manifests(size, target))
 
 
 def _makes_progress(group: ManifestGroup, spec: PartitionSpec, target: int, mark: str) -> bool:

@@ -214,12 +214,12 @@ class _Rules:
             chunks = list(_chunks(left, self.settings.max_file_group_size_bytes))
             alone = len(chunks) == 1 and not found
             groups = [self._group(chunk) for chunk in chunks]
-            worth = [group for group in groups if self.makes_progress(group, alone=alone)]
-            if not worth:
+            worth = [self.makes_progress(group, alone=alone) for group in groups]
+            if not any(worth):
                 break
-            found += worth
+            found += [group for group, good in zip(groups, worth, strict=True) if good]
             # Files between which others were taken are neighbours now, as they will be for the next rewrite.
-            left = [file for group in groups if group not in worth for file in group.files]
+            left = [file for group, good in zip(groups, worth, strict=True) if not good for file in group.files]
         return found
 
     def is_candidate(self, file: LiveFile) -> bool:

@@ -2,19 +2,21 @@
 
 Rewritten files carry the sequence number of the snapshot that was read. So equality deletes that come meanwhile still
 apply to them, and appends never conflict. A conflict is only a replaced file that is gone, or a new position delete
-that may name one.
+that names one.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
 
 from airflow_provider_floe.engines.local.commit import Attempt, Change, FilesConflict
+from airflow_provider_floe.engines.local.reader import read_positions
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, needed_deletes
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 from airflow_provider_floe.iceberg.manifests import live_files
@@ -81,8 +83,7 @@ class Replacement:
         new = [file for file in files if file.content is not FileContent.DATA and file.path not in self.known_deletes]
         if self.sequence_number is not None and not self.moved:
             new = [file for file in new if file.content is FileContent.POSITION_DELETES]
-        deletes = DeleteIndex(attempt.table.metadata, new)
-        hit = frozenset(file.path for file in self.removed if deletes.touches(file))
+        hit = frozenset(_hit(attempt, self.removed, new))
         if hit:
             raise FilesConflict(
                 f"{len(hit)} data files that were being rewritten have got new deletes, for example {min(hit)}", hit
@@ -114,6 +115,21 @@ class Replacement:
                         )
                     )
             yield writer.to_manifest_file()
+
+
+def _hit(attempt: Attempt, removed: Sequence[LiveFile], new: Sequence[LiveFile]) -> Iterator[str]:
+    """Paths of the removed files that new delete files apply to; position deletes are opened to see which they name."""
+    deletes = DeleteIndex(attempt.table.metadata, new)
+    applicable = {file.path: deletes.of(file) for file in removed}
+    paths = pa.array(sorted(path for path, found in applicable.items() if found), pa.string())
+    named = {
+        delete.path: read_positions(attempt.table.io, delete, paths).keys()
+        for delete in {one.path: one for found in applicable.values() for one in found}.values()
+        if delete.content is FileContent.POSITION_DELETES and delete.file_format.upper() == "PARQUET"
+    }
+    for path, found in applicable.items():
+        if any(path in named.get(delete.path, (path,)) for delete in found):
+            yield path
 
 
 def _without(attempt: Attempt, leaving: Sequence[LiveFile]) -> list[ManifestFile]:

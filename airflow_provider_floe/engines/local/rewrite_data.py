@@ -24,7 +24,7 @@ from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout
 from airflow_provider_floe.engines.local.replace import LiveIndex, Replacement
 from airflow_provider_floe.engines.local.rewrite_group import Written, rewrite_group
 from airflow_provider_floe.engines.local.verify import Expectation, expectations
-from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError
+from airflow_provider_floe.errors import CommitConflict, CommitOutcomeUnknown, ConfigurationError
 from airflow_provider_floe.iceberg.files import FileContent
 from airflow_provider_floe.iceberg.filters import matching_paths
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
@@ -80,6 +80,8 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     batches = _batches(run_.selection.groups, settings)
     for number, groups in enumerate(batches):
         _rewrite_batch(run_, groups, drop_dangling=number == len(batches) - 1)
+    if not run_.commits:
+        raise CommitConflict(f"none of {len(batches)} commits went through: {'; '.join(run_.conflicts)}")
     return _result(run_, None, started)
 
 
@@ -138,6 +140,12 @@ def _rewrite_batch(run_: _Run, groups: Sequence[FileGroup], *, drop_dangling: bo
                 raise
             log.info("%s; going on with the other %d groups", error, len(written))
         except CommitOutcomeUnknown:
+            raise
+        except CommitConflict as error:
+            _discard(run_, written)
+            run_.conflicts.append(str(error))
+            if run_.settings.partial_progress_enabled and _may_go_on(run_):
+                return
             raise
         except Exception:
             _discard(run_, written)
@@ -258,12 +266,11 @@ def _in_parallel(
 
 
 def _result(run_: _Run | None, message: str | None, started: float) -> OperationResult:
-    if run_ is None or not run_.commits:
+    if run_ is None or message is not None:
         snapshot = run_.snapshot_id if run_ else None
-        text = message or (run_.conflicts[-1] if run_ and run_.conflicts else "nothing was rewritten")
         return OperationResult(
             changed=False,
-            message=text,
+            message=message or "",
             snapshot_before=snapshot,
             snapshot_after=snapshot,
             duration_seconds=time.monotonic() - started,

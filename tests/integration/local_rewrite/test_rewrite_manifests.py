@@ -182,6 +182,6 @@ def test_settings_that_cannot_be_met_are_named(tmp_path: Path) -> None:
     table = small_files(lake(tmp_path), 3, parts=("a", "b"))
     with pytest.raises(UnsupportedSetting, match="stagingLocation"):
         rewrite_all_manifests(table, staging_location="file:///elsewhere")
-    with pytest.raises(ConfigurationError, match="sortBy 'id'.*part"):
+    with pytest.raises(ConfigurationError, match=r"sortBy 'id'.*part"):
         rewrite_all_manifests(table, sort_by=["id"])
     assert rewrite_all_manifests(table, sort_by=["part"]).changed

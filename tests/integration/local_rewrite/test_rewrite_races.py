@@ -77,6 +77,14 @@ def test_a_position_delete_is_not_lost(table: Table, then_append: bool, bounds: 
     assert delete_files(table) == []
 
 
+def test_a_position_delete_on_another_file_is_no_conflict(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 4)
+    victim = next(file for file in data_files(table) if file.lower_bounds[1][0] == 30).file_path
+    context = interrupted(table, lambda other: position_delete(other, {victim: [0]}, bounds=False))
+    assert rewrite(table, context, filter="id < 30").files_rewritten == 3
+    assert ids(table) == [*range(30), *range(31, 40)]
+
+
 @pytest.mark.parametrize("then_append", [False, True], ids=["delete", "delete, then append"])
 def test_an_equality_delete_still_applies_to_the_rewritten_file(table: Table, then_append: bool) -> None:
     def delete(other: Table) -> None:

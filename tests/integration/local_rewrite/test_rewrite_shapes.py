@@ -162,7 +162,7 @@ def test_an_output_spec_that_cannot_be_computed_is_refused_by_name(tmp_path: Pat
     table = small_files(lake(tmp_path), 2)
     with table.update_spec() as update:
         update.add_field("id", BucketTransform(4), "bucketed")
-    with pytest.raises(UnsupportedSetting, match="outputSpecId=1.*bucketed"):
+    with pytest.raises(UnsupportedSetting, match=r"outputSpecId=1.*bucketed"):
         rewrite(table, output_spec_id=1)
     with pytest.raises(ConfigurationError, match="outputSpecId=7"):
         rewrite(table, output_spec_id=7)
@@ -388,7 +388,7 @@ def test_a_version_3_table_is_refused_with_the_engine_that_can(tmp_path: Path) -
 
     context = context_for(table)
     context.table_loader = as_v3
-    with pytest.raises(UnsupportedTableFeature, match="row lineage.*spark"):
+    with pytest.raises(UnsupportedTableFeature, match=r"row lineage.*spark"):
         rewrite(table, context)
 
 
