@@ -23,7 +23,7 @@ from airflow_provider_floe.operators.plan import FloePlanOperator
 from airflow_provider_floe.operators.verdict import FloeVerdictOperator
 from airflow_provider_floe.planning.model import RunMode
 from airflow_provider_floe.policies.model import Policy
-from airflow_provider_floe.policy_source import as_policy, load_path
+from airflow_provider_floe.policy_source import as_policy, load_named, load_path
 from airflow_provider_floe.tables import Operation
 from airflow_provider_floe.timetable import policy_timetable
 
@@ -189,14 +189,16 @@ def load_policy_dags(
     path = _path(namespace, policies_path)
     wanted = get_parsing_context().dag_id
     try:
-        policies = load_path(path).all
+        if wanted is None:
+            policies = load_path(path).all
+        else:
+            named = load_named(path, wanted.removeprefix(DAG_ID_PREFIX)) if wanted.startswith(DAG_ID_PREFIX) else None
+            policies = (named,) if named else ()
     except FloeError as error:
         log.error("%s", error)
         return
     for policy in policies:
-        dag_id = f"{DAG_ID_PREFIX}{policy.name}"
-        if wanted in (None, dag_id):
-            namespace[dag_id] = FloePolicyDag(PolicySelection((policy,), (), path), **dag_kwargs)
+        namespace[f"{DAG_ID_PREFIX}{policy.name}"] = FloePolicyDag(PolicySelection((policy,), (), path), **dag_kwargs)
 
 
 def raise_policy_errors(*, policies_path: str | Path | None = None) -> None:

@@ -64,6 +64,18 @@ def load_path(path: Path) -> PolicySet:
     return load_policies([path], default_timezone=config.default_timezone())
 
 
+def load_named(path: Path, name: str) -> Policy | None:
+    """One policy of a file or folder, without parsing files that do not mention it.
+
+    :raises ConfigurationError: when the path does not exist.
+    """
+    from airflow_provider_floe.policies.loading import load_policies, policy_files
+
+    mentioning = [file for file in policy_files([path]) if name.encode() in file.read_bytes()]
+    loaded = load_policies(mentioning, default_timezone=config.default_timezone())
+    return next((policy for policy in loaded.all if policy.name == name), None)
+
+
 def as_policy(document: Policy | dict[str, Any]) -> Policy:
     """A policy from a document written in a DAG.
 

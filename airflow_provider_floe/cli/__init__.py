@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
 
-_ARG_TABLE = Arg(("table",), help="catalog.namespace.table; a part with a dot stands in backquotes")
-_ARG_OPTIONAL_TABLE = Arg(
-    ("table",), nargs="?", help="catalog.namespace.table; default: every table that the policies govern"
+
+def _arg(*flags: str, **options: Any) -> Arg:
+    return Arg(flags, **options)  # type: ignore[no-untyped-call]
+
+
+_ARG_TABLE = _arg("table", help="catalog.namespace.table; a part with a dot stands in backquotes")
+_ARG_OPTIONAL_TABLE = _arg(
+    "table", nargs="?", help="catalog.namespace.table; default: every table that the policies govern"
 )
-_ARG_FILTER_TABLE = Arg(("table",), nargs="?", help="catalog.namespace.table; default: all tables")
-_ARG_POLICY = Arg(
-    ("-p", "--policy"),
+_ARG_FILTER_TABLE = _arg("table", nargs="?", help="catalog.namespace.table; default: all tables")
+_ARG_POLICY = _arg(
+    "-p",
+    "--policy",
     action="append",
     default=[],
     metavar="NAME",
     help="follow this policy; without a table it may be given several times",
 )
-_ARG_OPERATIONS = Arg(
-    ("--operations",), metavar="NAMES", help="only these operations, separated by commas: rewrite_data_files,..."
+_ARG_OPERATIONS = _arg(
+    "--operations", metavar="NAMES", help="only these operations, separated by commas: rewrite_data_files,..."
 )
-_ARG_FORCE = Arg(("--force",), action="store_true", help="skip all gates, never a safety check")
-_ARG_DRY_RUN = Arg(("--dry-run",), action="store_true", help="stop after the plan")
-_ARG_POLICIES = Arg(
-    ("--policies",),
+_ARG_FORCE = _arg("--force", action="store_true", help="skip all gates, never a safety check")
+_ARG_DRY_RUN = _arg("--dry-run", action="store_true", help="stop after the plan")
+_ARG_POLICIES = _arg(
+    "--policies",
     metavar="PATH",
     help="file or folder of policies (default: [floe] policies_path, else policies in the DAGs folder)",
 )
-_ARG_OUTPUT = Arg(("-o", "--output"), choices=("table", "json"), default="table", help="output format")
-_ARG_LIMIT = Arg(("--limit",), type=int, default=20, help="number of records, newest first (default: 20)")
-_ARG_PATHS = Arg(("paths",), nargs="*", help="files or folders (default: as --policies elsewhere)")
-_ARG_OPERATION_ID = Arg(("operation_id",), help="id of the operation record, see `history`")
-_ARG_FOLDER = Arg(("folder",), nargs="?", help="folder to write to (default: [core] dags_folder)")
+_ARG_OUTPUT = _arg("-o", "--output", choices=("table", "json"), default="table", help="output format")
+_ARG_LIMIT = _arg("--limit", type=int, default=20, help="number of records, newest first (default: 20)")
+_ARG_PATHS = _arg("paths", nargs="*", help="files or folders (default: as --policies elsewhere)")
+_ARG_OPERATION_ID = _arg("operation_id", help="id of the operation record, see `history`")
+_ARG_FOLDER = _arg("folder", nargs="?", help="folder to write to (default: [core] dags_folder)")
 
 
 def _command(name: str, help_text: str, *args: Arg) -> ActionCommand:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from airflow_provider_floe import config
@@ -25,7 +26,7 @@ def run_checks(policies: Path) -> list[dict[str, str]]:
     rows += [_row(f"catalog {name}", client.describe) for name, client in catalogs.items()]
     engines: dict[str, Engine] = {}
     rows.append(_row("engines", lambda: _list_engines(engines)))
-    rows += [_row(f"engine {name}", lambda engine=engine: _engine(engine)) for name, engine in engines.items()]
+    rows += [_row(f"engine {name}", partial(_engine, engine)) for name, engine in engines.items()]
     return rows
 
 

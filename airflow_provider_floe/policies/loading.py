@@ -107,7 +107,7 @@ def load_policies(
     :raises ConfigurationError: when a path does not exist. Nothing is raised for what files hold.
     """
     collected = _Collected(engines, default_timezone)
-    for path in _files(paths):
+    for path in policy_files(paths):
         try:
             text = path.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
@@ -148,7 +148,11 @@ def parse_policy(
     return policy
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
+def policy_files(paths: Sequence[Path]) -> list[Path]:
+    """The files that :func:`load_policies` reads, each once.
+
+    :raises ConfigurationError: when a path does not exist.
+    """
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():

@@ -87,12 +87,18 @@ def test_a_missing_policy_folder_is_named(floe, dags_folder, monkeypatch):
 
 
 def test_inside_a_task_only_its_own_dag_is_built(floe, monkeypatch):
+    from airflow_provider_floe.policies import loading
+
     for number in range(5):
         floe.write(f"p{number}")
+    parsed = []
+    read_json = loading.read_json
+    monkeypatch.setattr(loading, "read_json", lambda text: parsed.append(text) or read_json(text))
     namespace: dict[str, object] = {"__file__": str(floe.policies.parent / "floe_policies.py")}
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "floe_policy_p3")
     load_policy_dags(namespace)
     assert set(namespace) - {"__file__"} == {"floe_policy_p3"}
+    assert len(parsed) == 1
 
 
 def test_a_thousand_policies_become_a_thousand_dags_without_any_catalog(floe, monkeypatch):
