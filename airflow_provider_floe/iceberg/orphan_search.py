@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
+import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
-from uuid import UUID
 
-from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 
 from airflow_provider_floe.errors import RetentionRefused, UnsafeLocation, UnsafeOperation
@@ -39,6 +40,9 @@ MINIMUM_AGE = timedelta(hours=24)
 
 _WRITE_PATHS = ("write.data.path", "write.metadata.path", "write.object-storage.path", "write.folder-storage.path")
 _METADATA_FILES_READ = 100
+_METADATA_READERS = 8
+_METADATA_HEAD = 64 * 1024
+_UUID = re.compile(rb'"table-uuid"\s*:\s*"([0-9a-fA-F-]{36})"')
 _DEFAULT_MEMORY = 512 * 1024**2
 
 
@@ -229,18 +233,26 @@ def _refuse_foreign_metadata(table: Table, comparison: Comparison, root: str) ->
     if not is_under(path_key(metadata_folder), path_key(root)) and path_key(metadata_folder) != path_key(root):
         paths = [f.path for batch in list_files(table.io, metadata_folder) for f in batch if _is_metadata_json(f.path)]
     half = _METADATA_FILES_READ // 2
-    for path in dict.fromkeys((*paths[:half], *paths[-half:])):
-        if (found := _table_uuid(table, path)) not in (None, table.metadata.table_uuid):
-            raise UnsafeLocation(
-                f"{path} belongs to another table (uuid {found}, ours is {table.metadata.table_uuid}): its files "
-                "would look like orphans of this one. Find out which table wrote it, and give each its own location"
-            )
+    some = list(dict.fromkeys((*paths[:half], *paths[-half:])))
+    ours = str(table.metadata.table_uuid)
+    with ThreadPoolExecutor(_METADATA_READERS, thread_name_prefix="floe-metadata") as pool:
+        for path, found in zip(some, pool.map(lambda path: _table_uuid(table, path), some), strict=True):
+            if found not in (None, ours):
+                raise UnsafeLocation(
+                    f"{path} belongs to another table (uuid {found}, ours is {ours}): its files would look like "
+                    "orphans of this one. Find out which table wrote it, and give each its own location"
+                )
 
 
-def _table_uuid(table: Table, path: str) -> UUID | None:
+def _table_uuid(table: Table, path: str) -> str | None:
+    """The uuid that a metadata file names, in most cases read from its first bytes."""
     try:
-        return FromInputFile.table_metadata(table.io.new_input(path)).table_uuid
-    except Exception as error:  # half-written, or newer than we can read: nothing is known, and the file stays
+        with table.io.new_input(path).open() as stream:
+            inflate = zlib.decompressobj(wbits=31).decompress if ".gz" in path.rsplit("/", 1)[-1] else bytes
+            text = inflate(stream.read(_METADATA_HEAD))
+            match = _UUID.search(text) or _UUID.search(text + inflate(stream.read()))
+            return match[1].decode().lower() if match else None
+    except Exception as error:  # half-written: nothing is known, and the file stays
         log.warning("%s cannot be read as table metadata: %s", path, error)
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import time
@@ -121,6 +122,21 @@ def test_promise_5_a_foreign_uuid_in_metadata(tmp_path: Path) -> None:
             run(table, **settings)
     assert lost.exists()
     assert len(rows_digest(renamed)) == 20
+
+
+def test_promise_5_a_foreign_uuid_in_compressed_metadata(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 1)
+    lost = old(table)
+    foreign = "0b1c7c52-5a3d-4a6e-9a47-3d2f6f2a7c11"
+    padding = " " * 100_000
+    text = f'{{"properties": {{"comment": "{padding}"}}, "table-uuid" : "{foreign}"}}'
+    for name, content in (("7.gz.metadata.json", gzip.compress(text.encode())), ("8.metadata.json", text.encode())):
+        path = local_path(table.location()) / "metadata" / name
+        path.write_bytes(content)
+        with pytest.raises(UnsafeLocation, match=foreign):
+            run(table)
+        path.unlink()
+    assert lost.exists()
 
 
 def test_promise_5_own_old_and_broken_metadata_is_not_foreign(tmp_path: Path) -> None:
