@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_floe.maintenance.settings import Settings
     from airflow_provider_floe.policies.model import Policy
     from airflow_provider_floe.stores.protocols import FloeStore
-    from airflow_provider_floe.tables import TableRef
+    from airflow_provider_floe.tables import Operation, TableRef
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +191,10 @@ class BrokenCatalog:
         self._refuse()
 
     def metadata_location(self, table: TableRef) -> str | None:
+        """:raises FloeError: what is wrong with the connection."""
+        self._refuse()
+
+    def cannot(self, operation: Operation) -> str | None:
         """:raises FloeError: what is wrong with the connection."""
         self._refuse()
 

@@ -71,5 +71,8 @@ class CatalogClient(Protocol):
     def metadata_location(self, table: TableRef) -> str | None:
         """Path of the current metadata file where the catalog tells it without loading the table, else None."""
 
+    def cannot(self, operation: Operation) -> str | None:
+        """Why this catalog cannot take part in an operation; None when it can."""
+
     def describe(self) -> str:
         """One line: kind, server, number of namespaces, latency. For "Test connection" and ``airflow floe check``."""

@@ -29,7 +29,7 @@ from pyiceberg.table import Table
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_provider_floe.catalogs.base import CatalogClient, ConnectionFields
+from airflow_provider_floe.catalogs.base import CatalogClient, CatalogKind, ConnectionFields
 from airflow_provider_floe.catalogs.fields import catalog_name, secrets_of, without_secrets
 from airflow_provider_floe.catalogs.registry import kind_of
 from airflow_provider_floe.catalogs.sql import sql_metadata_location, sql_namespaces, sql_tables
@@ -58,7 +58,7 @@ def connect(connection: ConnectionFields) -> CatalogClient:
     :raises ConfigurationError: naming the connection, the field and the fix.
     """
     kind = kind_of(connection)
-    return PyicebergCatalog(connection, kind.name, kind.properties(connection))
+    return PyicebergCatalog(connection, kind)
 
 
 class PyicebergCatalog:
@@ -66,12 +66,14 @@ class PyicebergCatalog:
 
     Threads share pyiceberg's catalog where its sessions and engines allow that; a forked process opens its own.
 
-    :param properties: for pyiceberg's ``load_catalog``.
+    :raises ConfigurationError: naming the connection, the field and the fix.
     """
 
-    def __init__(self, connection: ConnectionFields, kind: str, properties: dict[str, str]) -> None:
+    def __init__(self, connection: ConnectionFields, kind: CatalogKind) -> None:
+        properties = kind.properties(connection)
         self.name = catalog_name(connection)
-        self.kind = kind
+        self.kind = kind.name
+        self.cannot = kind.cannot
         self._conn_id = connection.conn_id
         self._properties = properties
         self._secrets = secrets_of(connection, properties)

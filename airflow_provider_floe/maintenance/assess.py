@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from airflow_provider_floe.catalogs.base import CatalogClient
 from airflow_provider_floe.engines.capabilities import Capabilities
 from airflow_provider_floe.errors import CatalogUnavailable, FloeError, TableNotFound
 from airflow_provider_floe.health.assess import assess_table
@@ -161,6 +162,7 @@ def _assess_one(env: Environment, request: RunRequest, ref: TableRef) -> HealthR
             now=env.now(),
             orphan_listing_limit=env.settings.orphan_listing_limit,
         )
+        report = _without_what_the_catalog_cannot(report, env.catalog(ref.catalog))
     except TableNotFound as error:
         return _failure(env, FailureKind.VANISHED, ref.catalog, ref, error)
     except CatalogUnavailable as error:
@@ -190,6 +192,15 @@ def _assess_one(env: Environment, request: RunRequest, ref: TableRef) -> HealthR
             )
         )
     return report
+
+
+def _without_what_the_catalog_cannot(report: HealthReport, catalog: CatalogClient) -> HealthReport:
+    refused = {
+        operation: work.model_copy(update={"refusal": why})
+        for operation, work in report.work.items()
+        if (why := catalog.cannot(operation)) is not None
+    }
+    return report.model_copy(update={"work": {**report.work, **refused}})
 
 
 def _thresholds(governors: list[Policy]) -> HealthThresholds:

@@ -20,10 +20,14 @@ _POLL_SECONDS = 2.0
 
 
 class LeaseKeeper:
-    """Renews a lease in the background until it is stopped or lost."""
+    """Renews a lease in the background until it is stopped or lost, or the task is cancelled.
 
-    def __init__(self, env: Environment, lease: Lease) -> None:
+    So a cancelled task that hangs holds its table for one more lease period at most.
+    """
+
+    def __init__(self, env: Environment, lease: Lease, cancelled: Callable[[], bool]) -> None:
         self._env = env
+        self._cancelled = cancelled
         self._ttl = timedelta(seconds=env.settings.lease_seconds)
         self._stop = threading.Event()
         self._reason: str | None = None
@@ -32,7 +36,7 @@ class LeaseKeeper:
         self._thread.start()
 
     def _renew(self) -> None:
-        while not self._stop.wait(self._ttl.total_seconds() / 3):
+        while not self._stop.wait(self._ttl.total_seconds() / 3) and not self._cancelled():
             try:
                 self.lease = self._env.store.renew(self.lease, self._ttl)
             except LeaseLost as error:
@@ -87,7 +91,7 @@ def held_lease(
             log.info("%s is maintained by %s: waiting for its lease", table, who)
             told = True
         time.sleep(_POLL_SECONDS)
-    keeper = LeaseKeeper(env, lease)
+    keeper = LeaseKeeper(env, lease, cancelled)
     try:
         yield keeper
     finally:

@@ -403,3 +403,17 @@ def test_quarantined_files_come_back(env: Environment, catalog: SqlCatalog) -> N
     assert len(env.store.journal(record.id, JournalKind.DELETION)) == 1
     assert restore(careful, record.id) == 1
     assert orphan.read_bytes() == b"wanted after all"
+
+
+def test_an_operation_that_the_catalog_cannot_take_part_in_is_refused_with_its_reason(
+    env: Environment, catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_files(catalog, 6)
+    client: Any = env.catalogs["lake"]
+    why = "this catalog shows one snapshot only: use its own garbage collector"
+    monkeypatch.setattr(client, "cannot", lambda operation: why if operation is Operation.EXPIRE_SNAPSHOTS else None)
+    result = run(env, for_table())
+    assert decisions(result)[Operation.EXPIRE_SNAPSHOTS] is Disposition.REFUSED
+    (item,) = [item for item in result.plan.items if item.operation is Operation.EXPIRE_SNAPSHOTS]
+    assert any(why in reason for reason in item.reasons)
+    assert decisions(result)[Operation.REWRITE_DATA_FILES] is Disposition.RUN
