@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow_provider_floe.engines.local import deletion
+from airflow_provider_floe.engines.local.deletion import restore as restore_files
 from airflow_provider_floe.errors import ConfigurationError, LeaseBusy
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.stores.protocols import JournalKind
@@ -33,7 +33,7 @@ def restore(env: Environment, operation_id: str) -> int:
     if lease is None:
         raise LeaseBusy(f"{table} is being maintained: try again when that run is over")
     try:
-        count = deletion.restore(env.catalog(table.catalog).load(table).io, entries)
+        count = restore_files(env.catalog(table.catalog).load(table).io, entries)
         env.store.mark_restored(operation_id, [path for path, _ in entries])
     finally:
         env.store.release(lease)
