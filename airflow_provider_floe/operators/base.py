@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ class FloeOperator(BaseOperator):
         self.catalog_conn_id = catalog_conn_id
         self.store_conn_id = store_conn_id
         self._stop_asked = False
+        self._supervisor: int | None = None
 
     def on_kill(self) -> None:
         """Stop before the next side effect."""
@@ -52,8 +54,8 @@ class FloeOperator(BaseOperator):
         self._stop_asked = True
 
     def cancelled(self) -> bool:
-        """Whether the task was asked to stop."""
-        return self._stop_asked
+        """Whether the task was asked to stop, or its supervisor is dead: Airflow then counts it as failed."""
+        return self._stop_asked or self._supervisor not in (None, os.getppid())
 
     def load_policies(self, context: Context) -> tuple[Policy, ...]:
         """Every policy that this task has to know; none by default."""
@@ -64,6 +66,7 @@ class FloeOperator(BaseOperator):
         """Everything the use cases need, with Floe's errors turned into Airflow's."""
         from airflow_provider_floe.airflow_environment import open_environment
 
+        self._supervisor = os.getppid()
         with (
             airflow_errors(),
             open_environment(

@@ -247,6 +247,11 @@ class Standalone:
         found: list[dict[str, Any]] = self.api("GET", path)["task_instances"]
         return found
 
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
+        """What a task, not a mapped one, pushed under the key."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/xcomEntries/{key}"
+        return self.api("GET", path)["value"]
+
     def task_log(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1, try_number: int = 1) -> str:
         """The task's log as text."""
         path = (

@@ -35,9 +35,8 @@ def first_runs(deployment: Deployment) -> dict[str, dict[str, Any]]:
     return runs
 
 
-def plan_of(deployment: Deployment, dag_run_id: str) -> Plan:
-    (plan,) = [plan for plan in deployment.store.plans() if plan.run_id == dag_run_id]
-    return plan
+def plan_of(deployment: Deployment, dag_id: str, run_id: str) -> Plan:
+    return deployment.store.plan(deployment.airflow.xcom(dag_id, run_id, "plan", "plan_id"))
 
 
 def records(deployment: Deployment, table: str) -> list[OperationRecord]:
@@ -93,7 +92,7 @@ def test_the_broken_table_fails_alone_and_is_named(deployment: Deployment, first
 
 
 def test_the_store_shows_reports_plans_and_records(deployment: Deployment, first_runs: dict[str, Any]) -> None:
-    plan = plan_of(deployment, first_runs["floe_policy_web"]["dag_run_id"])
+    plan = plan_of(deployment, "floe_policy_web", first_runs["floe_policy_web"]["dag_run_id"])
     chosen = {(str(item.table.ref()), item.operation) for item in plan.to_run}
     assert chosen == {("lake.web.clicks", Operation.REWRITE_DATA_FILES)}
     assert all(item.reasons for item in plan.items)
@@ -115,7 +114,7 @@ def test_the_next_run_does_nothing_and_says_why(deployment: Deployment, first_ru
         run_id = deployment.airflow.trigger(dag_id, {})
         deployment.airflow.wait_for_run(dag_id, run_id)
         deployment.airflow.set_paused(dag_id, True)
-        plan = plan_of(deployment, run_id)
+        plan = plan_of(deployment, dag_id, run_id)
         assert plan.to_run == ()
         for item in plan.items:
             assert item.disposition in (Disposition.NO_WORK, Disposition.NOT_GOVERNED)
@@ -129,7 +128,10 @@ def test_the_next_run_does_nothing_and_says_why(deployment: Deployment, first_ru
         ({"catalog": "lake", "namespace": "web", "table": "clicks", "tabel": "x"}, ("unknown key 'tabel'", "'table'")),
         ({"catalog": "lake", "namespace": "scratch", "table": "tmp"}, ("PolicyNotFound", "lake.scratch.tmp")),
         ({"catalog": "lake", "namespace": ["ops", "audit"], "table": "nope"}, ("TableNotFound", "lake.ops.audit.nope")),
-        ({"catalog": "lake", "namespace": "scratch", "table": "idle"}, ("PolicyDisabled", "'idle'")),
+        (
+            {"catalog": "lake", "namespace": "scratch", "table": "idle"},
+            ("PolicyDisabled", "lake.scratch.idle is disabled"),
+        ),
     ],
     ids=["unknown key", "no policy", "missing table", "disabled policy"],
 )
@@ -155,19 +157,31 @@ def test_killing_it_in_the_middle_of_a_rewrite_loses_nothing(deployment: Deploym
     brake.touch()
     conf = {"catalog": "slow", "namespace": "db", "table": victim}
     first = airflow.trigger("floe_maintenance", conf)
-    waiting = brake.with_suffix(".waiting")
-    pid, parent = wait_until("the rewrite", lambda: waiting.exists() and waiting.read_text().split(), timeout=120)
-    os.kill(int(pid if victim == "killed_task" else parent), signal.SIGKILL)
-    assert airflow.wait_for_run("floe_maintenance", first, timeout=120) == "failed"
+    held = brake.with_suffix(".held")
+    pid, parent = map(int, wait_until("the rewrite", lambda: held.exists() and held.read_text().split(), timeout=120))
+    os.kill(pid if victim == "killed_task" else parent, signal.SIGKILL)
+    assert airflow.wait_for_run("floe_maintenance", first) == "failed"
     assert oracle_digest(table.refresh().metadata_location) == before
-    brake.unlink()
+
     second = airflow.trigger("floe_maintenance", conf)
     assert airflow.wait_for_run("floe_maintenance", second) == "success"
     newest, oldest = records(deployment, f"slow.db.{victim}")
-    assert oldest.status is OperationStatus.INTERRUPTED
-    assert oldest.error
-    assert newest.status is OperationStatus.SUCCESS
+    assert (oldest.run_id, oldest.status) == (first, OperationStatus.INTERRUPTED)
+    assert "the rows are as they were" in str(oldest.error)
+    assert (newest.run_id, newest.status) == (second, OperationStatus.SUCCESS)
+
+    held.unlink()  # whoever still waits goes on, and finds that the lease is another's
+    wait_until("the end of the first run's process", lambda: not is_running(pid), timeout=60)
     table.refresh()
     assert oracle_digest(table.metadata_location) == before
     assert table.inspect.files().num_rows == 1
     assert unreferenced_files(table) == set()
+    assert deployment.store.operation(oldest.id).status is OperationStatus.INTERRUPTED
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process does anything; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -11,19 +11,21 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 
 
 class SlowFileIO(PyArrowFileIO):
-    """Holds a new data file of a table up, half written, while ``$FLOE_TEST_BRAKES/<table>`` is there.
+    """Holds one data file up, half written, for each time that a test makes the file ``$FLOE_TEST_BRAKES/<table>``.
 
-    The process that waits tells its own id and its parent's in ``<table>.waiting``.
+    It becomes ``<table>.held``, with the ids of the process that waits and of its parent, until the test removes that.
     """
 
     def new_output(self, location: str) -> OutputFile:
-        folder, _, _ = location.rpartition("/data/")
-        brake = Path(os.environ["FLOE_TEST_BRAKES"]) / Path(folder or location).name
-        if folder and brake.exists():
+        table, is_data, _ = location.rpartition("/data/")
+        brake = Path(os.environ["FLOE_TEST_BRAKES"]) / Path(table).name
+        if is_data and brake.exists():
             with super().new_output(location).create() as stream:
                 stream.write(b"PAR1 half a file")
-            brake.with_suffix(".waiting").write_text(f"{os.getpid()} {os.getppid()}")
-            while brake.exists():
+            held = brake.with_suffix(".held")
+            brake.write_text(f"{os.getpid()} {os.getppid()}")
+            brake.rename(held)
+            while held.exists():
                 time.sleep(0.1)
-            self.delete(location)
+            Path(location.removeprefix("file://")).unlink(missing_ok=True)
         return super().new_output(location)
