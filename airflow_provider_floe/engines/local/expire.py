@@ -59,6 +59,7 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
         )
     before, removal, foretold = committed
     after = restore_lost_refs(context, before, removal)
+    expired = sum(after.metadata.snapshot_by_id(snapshot_id) is None for snapshot_id in removal.snapshot_ids)
     unreachable = foretold.confirmed(before, after)
     deletions = _deletions(before, unreachable)
     _check_caps(settings, before, removal, deletions)
@@ -67,8 +68,8 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     outcome = delete_unreferenced(context, before, deletions, unreachable.walk)
     return OperationResult(
         changed=True,
-        message=_message(before, removal, outcome),
-        snapshots_expired=len(removal.snapshot_ids),
+        message=_message(before, removal, expired, outcome),
+        snapshots_expired=expired,
         files_deleted=outcome.deleted,
         files_quarantined=outcome.quarantined,
         bytes_deleted=outcome.bytes_deleted,
@@ -163,8 +164,10 @@ def _check_caps(settings: ExpireSnapshots, before: Table, removal: Removal, dele
     check_caps(settings, files=len(deletions), size_bytes=size, of_files=live + len(deletions))
 
 
-def _message(before: Table, removal: Removal, outcome: DeletionOutcome) -> str:
-    parts = [f"expired {len(removal.snapshot_ids)} of {len(before.metadata.snapshots)} snapshots"]
+def _message(before: Table, removal: Removal, expired: int, outcome: DeletionOutcome) -> str:
+    parts = [f"expired {expired} of {len(before.metadata.snapshots)} snapshots"]
+    if kept := len(removal.snapshot_ids) - expired:
+        parts.append(f"gave {kept} snapshots back to branches or tags created meanwhile")
     if removal.refs:
         parts.append(f"dropped {', '.join(removal.refs)}, past their age")
     if removal.schema_ids or removal.spec_ids:

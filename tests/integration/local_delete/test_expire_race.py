@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+from harness.rest_server import rest_server
 from harness.tables import (
+    FAST_RETRIES,
+    SCHEMA,
     append_files,
     context_for,
     lake,
@@ -15,6 +18,7 @@ from harness.tables import (
     rows_digest,
     small_files,
 )
+from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.local import expire
@@ -128,3 +132,28 @@ def test_an_append_meanwhile_is_kept(tmp_path: Path) -> None:
     table.refresh()
     assert len(rows_digest(table)) == 20
     assert missing_files(table) == []
+
+
+def test_over_rest_a_lost_tag_comes_back_too(tmp_path: Path) -> None:
+    with rest_server(tmp_path) as server:
+        catalog = load_catalog("lake", type="rest", uri=server.uri)
+        catalog.create_namespace_if_not_exists("db")
+        table = catalog.create_table("db.events", schema=SCHEMA, properties=FAST_RETRIES)
+        append_files(table, 3)
+        table.overwrite(rows(100, 10))
+        pinned = table.metadata.snapshots[1].snapshot_id
+
+        def tag(attempt: int) -> None:
+            if attempt == 1:
+                concurrently(table).manage_snapshots().create_tag(pinned, "audit").commit()
+
+        context = context_for(table, on_committing=tag)
+        settings = SETTINGS.model_copy(update={"clean_expired_metadata": True})
+        result = expire.run(request_for(table, Operation.EXPIRE_SNAPSHOTS, settings), context, 0)
+        table.refresh()
+        assert result.snapshots_expired == 3
+        assert "gave 1 snapshots back" in result.message
+        assert table.refs()["audit"].snapshot_id == pinned
+        assert table.scan(snapshot_id=pinned).to_arrow().num_rows == 20
+        assert len(rows_digest(table)) == 10
+        assert missing_files(table) == []
