@@ -261,7 +261,7 @@ class _Rules:
 
     def is_marked(self, file: LiveFile) -> bool:
         """Whether a rewrite with these settings wrote the file."""
-        return file.path.rpartition("/")[2].startswith(self.mark)
+        return self.mark in file.path.rpartition("/")[2]  # object store layouts may put a hash before the name
 
     def output_spec_id(self, file: LiveFile) -> int:
         """The partition spec that the file's rows are to have."""

@@ -99,8 +99,8 @@ class RollingWriter:
         bytes_per_row = size / self._file_rows
         self._rows_per_group = _rows_per_group(self._target, bytes_per_row)
         to_come = size + self._rows_left * bytes_per_row
-        share = to_come / expected_files(int(to_come), self._target)
-        if self._rows_left and size + rows.num_rows * bytes_per_row / 2 >= share:
+        files = expected_files(int(to_come), self._target)
+        if files > 1 and size + rows.num_rows * bytes_per_row / 2 >= to_come / files:
             self._close_file()
 
     def _open_file(self) -> None:

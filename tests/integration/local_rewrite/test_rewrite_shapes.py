@@ -80,6 +80,17 @@ def test_files_come_out_near_the_target_on_disk_and_stay_alone(tmp_path: Path) -
     assert not rewrite(table).changed
 
 
+def test_no_small_rest_is_left_whatever_the_number_of_rows(tmp_path: Path) -> None:
+    for count in (7_000, 8_100, 9_300, 10_900):
+        table = create_table(lake(tmp_path / str(count)))
+        table.append(noise(0, count))
+        table.append(noise(count, count))
+        rewrite(table, target_file_size_bytes=TARGET)
+        sizes = [file.file_size_in_bytes for file in data_files(table)]
+        assert min(sizes) >= 0.75 * TARGET, (count, sizes)
+        assert max(sizes) <= 1.8 * TARGET, (count, sizes)
+
+
 def test_a_large_file_is_split(tmp_path: Path) -> None:
     table = create_table(lake(tmp_path))
     table.append(noise(0, 12_000))
