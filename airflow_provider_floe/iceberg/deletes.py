@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pyiceberg.table.metadata import TableMetadata
 
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
+
+Place = tuple[int, tuple[Any, ...]]
+"""Spec id and partition."""
 
 
 class DeleteIndex:
@@ -24,47 +28,61 @@ class DeleteIndex:
         self._added_in = {snapshot.snapshot_id: snapshot.sequence_number or 0 for snapshot in metadata.snapshots}
         unpartitioned = {spec_id for spec_id, spec in metadata.specs().items() if spec.is_unpartitioned()}
         self._by_path: defaultdict[str, list[LiveFile]] = defaultdict(list)
-        self._by_partition: defaultdict[tuple[int, tuple[Any, ...]], list[LiveFile]] = defaultdict(list)
-        self._equality: defaultdict[tuple[int, tuple[Any, ...]], list[LiveFile]] = defaultdict(list)
+        self._by_partition: defaultdict[Place, list[LiveFile]] = defaultdict(list)
+        self._equality: defaultdict[Place, list[LiveFile]] = defaultdict(list)
         self._everywhere: list[LiveFile] = []
-        self.empty = True
-        for delete in deletes:
-            if delete.content is FileContent.DATA:
-                continue
-            self.empty = False
+        for delete in sorted(deletes, key=_sequence_number):
             if delete.content is FileContent.EQUALITY_DELETES:
                 if delete.spec_id in unpartitioned:
                     self._everywhere.append(delete)
                 else:
                     self._equality[delete.spec_id, delete.partition].append(delete)
-            elif delete.referenced_data_file is not None:
-                self._by_path[delete.referenced_data_file].append(delete)
-            else:
-                self._by_partition[delete.spec_id, delete.partition].append(delete)
+            elif delete.content is FileContent.POSITION_DELETES:
+                if delete.referenced_data_file is not None:
+                    self._by_path[delete.referenced_data_file].append(delete)
+                else:
+                    self._by_partition[delete.spec_id, delete.partition].append(delete)
 
     def of(self, data: LiveFile) -> list[LiveFile]:
         """The delete files that may remove rows of a data file."""
-        return list(self._applicable(data))
+        return [delete for found, first in self._reaching(data) for delete in found[first:]]
+
+    def of_all(self, data: Sequence[LiveFile]) -> list[LiveFile]:
+        """The delete files that may remove rows of any of the data files, each once."""
+        # Within a partition, what reaches the oldest files reaches all that the others are reached by.
+        oldest: dict[Place, list[LiveFile]] = {}
+        for file in data:
+            known = oldest.setdefault((file.spec_id, file.partition), [file, file])
+            known[0] = min(known[0], file, key=_sequence_number)
+            known[1] = min(known[1], file, key=self._written_in)
+        found = {delete.path: delete for files in oldest.values() for file in files for delete in self.of(file)}
+        if self._by_path:
+            named = (delete for file in data if file.path in self._by_path for delete in self.of(file))
+            found |= {delete.path: delete for delete in named}
+        return list(found.values())
 
     def touches(self, data: LiveFile) -> bool:
         """Whether any delete file may remove rows of a data file."""
-        return next(self._applicable(data), None) is not None
+        return any(first < len(found) for found, first in self._reaching(data))
 
-    def _applicable(self, data: LiveFile) -> Iterator[LiveFile]:
-        if self.empty:
-            return
+    def _written_in(self, data: LiveFile) -> int:
+        return max(data.sequence_number, self._added_in.get(data.snapshot_id or 0, 0))
+
+    def _reaching(self, data: LiveFile) -> Iterator[tuple[list[LiveFile], int]]:
+        """Delete files in order of their sequence numbers, and from which of them on they apply."""
         place = (data.spec_id, data.partition)
-        oldest = max(data.sequence_number, self._added_in.get(data.snapshot_id or 0, 0))
-        for candidates in (self._by_path.get(data.path, ()), self._by_partition.get(place, ())):
-            for delete in candidates:
-                if delete.sequence_number >= oldest:
-                    yield delete
-        for candidates in (self._everywhere, self._equality.get(place, ())):
-            for delete in candidates:
-                if delete.sequence_number > data.sequence_number:
-                    yield delete
+        for found in (self._by_path.get(data.path), self._by_partition.get(place)):
+            if found:
+                yield found, bisect_left(found, self._written_in(data), key=_sequence_number)
+        for found in (self._everywhere, self._equality.get(place)):
+            if found:
+                yield found, bisect_right(found, data.sequence_number, key=_sequence_number)
+
+
+def _sequence_number(file: LiveFile) -> int:
+    return file.sequence_number
 
 
 def needed_deletes(index: DeleteIndex, data: Iterable[LiveFile]) -> set[str]:
     """Paths of the delete files that may still remove rows of some of the data files."""
-    return {delete.path for file in data for delete in index.of(file)}
+    return {delete.path for delete in index.of_all(list(data))}

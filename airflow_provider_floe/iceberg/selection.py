@@ -269,14 +269,13 @@ class _Rules:
 
     def _group(self, files: Sequence[LiveFile]) -> FileGroup:
         size = sum(file.file_size_bytes for file in files)
-        deletes = {delete.path: delete for file in files for delete in self.deletes.of(file)}
         return FileGroup(
             spec_id=files[0].spec_id,
             partition=files[0].partition,
             output_spec_id=self.output_spec_id(files[0]),
             files=tuple(files),
             files_out=expected_files(size, self.target),
-            deletes=tuple(deletes.values()),
+            deletes=tuple(self.deletes.of_all(files)),
         )
 
 

@@ -55,7 +55,7 @@ class GroupReader:
         self._index = DeleteIndex(table.metadata, deletes)
         self._deletes = deletes
         self._positions: dict[str, dict[str, list[Any]]] = {}
-        self._keys: dict[str, EqualityKeys] = {}
+        self._keys: list[EqualityKeys] = []
 
     def load(self, files: Sequence[LiveFile]) -> None:
         """Read the delete files, as far as they concern these data files."""
@@ -63,14 +63,16 @@ class GroupReader:
         for delete in self._deletes:
             if delete.content is FileContent.POSITION_DELETES:
                 self._positions[delete.path] = read_positions(self._table.io, delete, paths)
-            else:
-                self._keys[delete.path] = read_keys(self._table, delete, self._partition)
+        self._keys = [
+            EqualityKeys(key_fields(self._metadata, deletes[0]), read_keys(self._table, deletes, self._partition))
+            for deletes in by_columns(self._deletes)
+        ]
 
     def batches(self, file: LiveFile) -> Iterator[pa.RecordBatch]:
         """The rows of one data file that are live, in the layout of the files to write."""
         applicable = self._index.of(file)
         positions = deleted_positions(self._positions, applicable, file.path)
-        keys = [self._keys[one.path] for one in applicable if one.content is FileContent.EQUALITY_DELETES]
+        keys = [one for one in self._keys if one.newest > file.sequence_number]
         current = len(self._metadata.schema().fields)
         offset = 0
         for batch in self._raw(file, keys):
@@ -78,7 +80,7 @@ class GroupReader:
             first, last = np.searchsorted(positions, (offset, offset + batch.num_rows))
             keep[positions[first:last] - offset] = False
             for key in keys:
-                keep &= ~key.matches(batch)
+                keep &= ~key.matches(batch, file.sequence_number)
             offset += batch.num_rows
             if not keep.all():
                 batch = batch.filter(pa.array(keep))
@@ -103,27 +105,35 @@ class GroupReader:
         yield from project(self._metadata, self._table.io, file, self._partition, wanted)
 
 
-class EqualityKeys:
-    """The rows of one equality delete file.
+SEQUENCE = "floe_sequence_number"
+"""Column that tells from which delete file a key is."""
 
-    :ivar fields: the columns compared, in the order of :attr:`keys`.
+
+class EqualityKeys:
+    """The keys of the equality delete files that compare the same columns, in one lookup however many files there are.
+
+    :ivar fields: the columns compared.
+    :ivar newest: highest sequence number of a key; data of that number or later is out of reach.
     """
 
     def __init__(self, fields: Sequence[NestedField], keys: pa.Table) -> None:
         self.fields = tuple(fields)
-        self._values = [_plain(column.combine_chunks()).unique() for column in keys.columns]
-        codes = np.zeros(keys.num_rows, dtype=np.int64)
+        columns = [_plain(keys.column(number).combine_chunks()) for number in range(len(self.fields))]
+        self._values = [column.unique() for column in columns]
         self._steps: list[Any] = []
-        for column, values in zip(keys.columns, self._values, strict=True):
-            codes = codes * (len(values) + 1) + _codes(_plain(column.combine_chunks()), values)
+        codes = np.zeros(keys.num_rows, dtype=np.int64)
+        for column, values in zip(columns, self._values, strict=True):
+            codes = codes * (len(values) + 1) + _codes(column, values)
             step = np.unique(codes)
             self._steps.append(step)
             codes = np.searchsorted(step, codes)
+        sequence_numbers = keys.column(SEQUENCE).to_numpy()
+        self._newest_of_key = np.zeros(len(self._steps[-1]), dtype=np.int64)
+        np.maximum.at(self._newest_of_key, codes, sequence_numbers)
+        self.newest = int(sequence_numbers.max(initial=0))
 
-    def matches(self, batch: pa.RecordBatch) -> Any:
-        """A mask of the rows whose values equal those of any key; NULL equals NULL, as Iceberg prescribes."""
-        if not self._steps or not len(self._steps[0]):
-            return np.zeros(batch.num_rows, dtype=bool)
+    def matches(self, batch: pa.RecordBatch, sequence_number: int) -> Any:
+        """A mask of the rows, of data of that sequence number, that equal a later key; NULL equals NULL."""
         codes = np.zeros(batch.num_rows, dtype=np.int64)
         found = np.ones(batch.num_rows, dtype=bool)
         for field, values, step in zip(self.fields, self._values, self._steps, strict=True):
@@ -133,7 +143,16 @@ class EqualityKeys:
             place = np.minimum(np.searchsorted(step, codes), len(step) - 1)
             found &= step[place] == codes
             codes = place
-        return found
+        return found & (self._newest_of_key[codes] > sequence_number)
+
+
+def by_columns(deletes: Sequence[LiveFile]) -> list[list[LiveFile]]:
+    """Equality delete files, those that compare the same columns together."""
+    found: defaultdict[tuple[int, ...], list[LiveFile]] = defaultdict(list)
+    for delete in deletes:
+        if delete.content is FileContent.EQUALITY_DELETES:
+            found[delete.equality_ids or ()].append(delete)
+    return list(found.values())
 
 
 def read_positions(io: FileIO, delete: LiveFile, paths: pa.Array) -> dict[str, list[Any]]:
@@ -156,13 +175,22 @@ def deleted_positions(positions: dict[str, dict[str, list[Any]]], applicable: Se
     return np.unique(np.concatenate(chunks)) if chunks else np.empty(0, dtype=np.int64)
 
 
-def read_keys(table: Table, delete: LiveFile, partition: Record) -> EqualityKeys:
-    """The keys of an equality delete file, in the types that its columns have now."""
-    fields = key_fields(table.metadata, delete)
-    batches = list(project(table.metadata, table.io, delete, partition, Schema(*fields)))
-    if not batches:
-        return EqualityKeys((), pa.table({}))
-    return EqualityKeys(fields, pa.Table.from_batches(batches, schema=batches[0].schema))
+def read_keys(table: Table, deletes: Sequence[LiveFile], partition: Record) -> pa.Table:
+    """The keys of equality delete files that compare the same columns, in the types that these have now."""
+    fields = key_fields(table.metadata, deletes[0])
+    tables = []
+    for delete in deletes:
+        batches = project(table.metadata, table.io, delete, partition, Schema(*fields))
+        tables += [
+            pa.Table.from_batches([batch]).append_column(
+                SEQUENCE, pa.array(np.full(batch.num_rows, delete.sequence_number, dtype=np.int64))
+            )
+            for batch in batches
+        ]
+    if not tables:
+        names = [*(field.name for field in fields), SEQUENCE]
+        return pa.table({name: pa.array([], pa.int64()) for name in names})
+    return pa.concat_tables(tables, promote_options="permissive")
 
 
 def key_fields(metadata: TableMetadata, delete: LiveFile) -> list[NestedField]:

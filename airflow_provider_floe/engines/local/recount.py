@@ -1,10 +1,11 @@
-"""Counts the rows that deletes remove, by DuckDB and without the reader's code, for the check before a commit."""
+"""Counts the rows that deletes remove for the check before a commit: by joins in DuckDB, not by the reader's masks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.schema import Schema
@@ -12,7 +13,7 @@ from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
 from airflow_provider_floe.engines.local.duck import connect
-from airflow_provider_floe.engines.local.reader import key_fields, project
+from airflow_provider_floe.engines.local.reader import by_columns, key_fields, project, read_keys
 from airflow_provider_floe.iceberg.deletes import DeleteIndex
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 from airflow_provider_floe.iceberg.selection import FileGroup
@@ -23,9 +24,16 @@ def count_deleted(table: Table, group: FileGroup, partition: Record, memory_byte
     if not group.deletes:
         return 0
     index = DeleteIndex(table.metadata, group.deletes)
+    equality = by_columns(group.deletes)
     with connect(memory_bytes) as duck:
         _load_positions(duck, table, group.deletes)
-        return sum(_count(duck, table, file, index.of(file), partition) for file in group.files)
+        for number, deletes in enumerate(equality):
+            keys = read_keys(table, deletes, partition)
+            names = [*(f"c{field.field_id}" for field in key_fields(table.metadata, deletes[0])), "sequence_number"]
+            duck.register("incoming", keys.rename_columns(names))
+            duck.execute(f"CREATE TABLE keys_{number} AS SELECT * FROM incoming")
+            duck.unregister("incoming")
+        return sum(_count(duck, table, file, index.of(file), equality, partition) for file in group.files)
 
 
 def _load_positions(duck: duckdb.DuckDBPyConnection, table: Table, deletes: Sequence[LiveFile]) -> None:
@@ -41,24 +49,27 @@ def _load_positions(duck: duckdb.DuckDBPyConnection, table: Table, deletes: Sequ
 
 
 def _count(
-    duck: duckdb.DuckDBPyConnection, table: Table, file: LiveFile, deletes: Sequence[LiveFile], partition: Record
+    duck: duckdb.DuckDBPyConnection,
+    table: Table,
+    file: LiveFile,
+    deletes: Sequence[LiveFile],
+    equality: Sequence[Sequence[LiveFile]],
+    partition: Record,
 ) -> int:
-    names = [delete.path for delete in deletes]
+    names = [delete.path for delete in deletes if delete.content is FileContent.POSITION_DELETES]
     positions = "SELECT pos FROM positions WHERE file_path = ? AND list_contains(?, delete_file) AND pos < ?"
     parameters = [file.path, names, file.record_count]
-    equality = [delete for delete in deletes if delete.content is FileContent.EQUALITY_DELETES]
-    if not equality:
-        return _number(duck, f"SELECT count(DISTINCT pos) FROM ({positions})", parameters)
-    fields = {field.field_id: field for delete in equality for field in key_fields(table.metadata, delete)}
+    if len(names) == len(deletes):
+        return _number(duck, f"SELECT count(DISTINCT pos) FROM ({positions})", parameters) if names else 0
+    fields = {field.field_id: field for one in equality for field in key_fields(table.metadata, one[0])}
     duck.register("data_rows", _numbered(table, file, partition, Schema(*fields.values())))
     conditions = []
-    for number, delete in enumerate(equality):
-        columns = key_fields(table.metadata, delete)
-        duck.register(f"keys_{number}", _numbered(table, delete, partition, Schema(*columns)))
-        same = " AND ".join(f"k.c{field.field_id} IS NOT DISTINCT FROM d.c{field.field_id}" for field in columns)
-        conditions.append(f"EXISTS (SELECT 1 FROM keys_{number} k WHERE {same})")
-    where = " OR ".join(conditions)
-    query = f"SELECT count(*) FROM data_rows d WHERE {where} OR d.row_number IN ({positions})"
+    for number, same_columns in enumerate(equality):
+        columns = [f"c{field.field_id}" for field in key_fields(table.metadata, same_columns[0])]
+        same = " AND ".join(f"k.{column} IS NOT DISTINCT FROM d.{column}" for column in columns)
+        later = f"k.sequence_number > {file.sequence_number}"
+        conditions.append(f"EXISTS (SELECT 1 FROM keys_{number} k WHERE {same} AND {later})")
+    query = f"SELECT count(*) FROM data_rows d WHERE {' OR '.join(conditions)} OR d.row_number IN ({positions})"
     return _number(duck, query, parameters)
 
 
@@ -74,4 +85,4 @@ def _numbered(table: Table, file: LiveFile, partition: Record, schema: Schema) -
     if not batches:
         return pa.table({**{name: pa.nulls(0) for name in names}, "row_number": pa.array([], pa.int64())})
     rows = pa.Table.from_batches(batches, schema=batches[0].schema).rename_columns(names)
-    return rows.append_column("row_number", pa.array(range(rows.num_rows), pa.int64()))
+    return rows.append_column("row_number", pa.array(np.arange(rows.num_rows)))

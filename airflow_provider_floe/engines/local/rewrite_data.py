@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import pairwise
-from threading import Event
+from threading import Event, Lock
 
 from pyiceberg.manifest import DataFile, ManifestFile
 from pyiceberg.table import Table
@@ -207,7 +207,7 @@ def _write_groups(run_: _Run, groups: Sequence[FileGroup]) -> list[Written]:
         ),
     )
     announced: list[str] = []
-    stop = Event()
+    stop, counting = Event(), Lock()
     layout = ParquetLayout(run_.table.metadata)
     total = sum(group.size_bytes for group in run_.selection.groups)
 
@@ -219,8 +219,9 @@ def _write_groups(run_: _Run, groups: Sequence[FileGroup]) -> list[Written]:
         if stop.is_set():
             raise InterruptedError("another file group failed")
         run_.context.checkpoint()
-        run_.bytes_done += size
-        run_.context.progress(run_.bytes_done, total, "bytes")
+        with counting:
+            run_.bytes_done += size
+            run_.context.progress(run_.bytes_done, total, "bytes")
 
     def work(group: FileGroup, expectation: Expectation) -> Written:
         return rewrite_group(

@@ -18,11 +18,14 @@ from airflow_provider_floe.tables import Operation
 MEMORY = 256 * 1024**2
 
 
-def rewrite(table: Table, context: FakeContext | None = None, **settings: Any) -> OperationResult:
-    """Rewrite data files; the table is refreshed."""
+def rewrite(table: Table, context: FakeContext | None = None, memory: int = MEMORY, **settings: Any) -> OperationResult:
+    """Rewrite data files; the table is refreshed.
+
+    :param memory: bytes; each full :data:`MEMORY` of it lets one more file group be rewritten at a time.
+    """
     request = request_for(table, Operation.REWRITE_DATA_FILES, RewriteDataFiles(**settings))
     try:
-        return rewrite_data.run(request, context or context_for(table), MEMORY)
+        return rewrite_data.run(request, context or context_for(table), memory)
     finally:
         table.refresh()
 

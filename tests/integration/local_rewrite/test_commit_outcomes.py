@@ -9,7 +9,7 @@ import pytest
 from harness.tables import context_for, data_files, lake, local_path, missing_files, small_files, stored_files
 from pyiceberg.exceptions import CommitFailedException, ForbiddenError
 from pyiceberg.table import Table
-from rewriting import ids, rewrite, rewrite_all_manifests
+from rewriting import MEMORY, ids, rewrite, rewrite_all_manifests
 
 from airflow_provider_floe.errors import (
     CommitOutcomeUnknown,
@@ -189,3 +189,28 @@ def test_a_reader_that_spoils_a_column_is_caught_before_the_commit(
     with pytest.raises(VerificationFailed, match=message):
         rewrite(table)
     assert len(data_files(table)) == 3
+
+
+def test_groups_side_by_side_make_the_same_table(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 3, parts=tuple("abcdef"))
+    context = context_for(table)
+    assert rewrite(table, context, memory=4 * MEMORY).files_rewritten == 18
+    assert ids(table) == [*range(180)]
+    assert len(data_files(table)) == 6
+    assert context.progressed[-1][0] == context.progressed[-1][1] > 0
+
+
+def test_one_group_that_fails_takes_the_others_files_along(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 3, parts=tuple("abcdef"))
+    before = stored_files(table)
+    seen = []
+
+    def cancel() -> None:
+        seen.append(True)
+        if len(seen) == 12:
+            raise OperationCancelled("cleared")
+
+    with pytest.raises(OperationCancelled):
+        rewrite(table, context_for(table, on_checkpoint=cancel), memory=4 * MEMORY)
+    assert stored_files(table) == before
+    assert ids(table) == [*range(180)]

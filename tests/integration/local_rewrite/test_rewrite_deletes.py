@@ -7,8 +7,24 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from harness.merge_on_read import equality_delete, position_delete
-from harness.tables import append_files, create_table, data_files, delete_files, entries, lake, rows, small_files
+from harness.tables import (
+    BY_PART,
+    SCHEMA,
+    append_files,
+    create_table,
+    data_files,
+    delete_files,
+    entries,
+    lake,
+    rows,
+    small_files,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import new_table_metadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.types import LongType
 from rewriting import ids, rewrite, work
 
@@ -177,3 +193,42 @@ def test_sequence_numbers_decide(tmp_path: Path, content: FileContent, applies: 
         assert DeleteIndex(metadata, [live(content, sequence_number)]).touches(data) is expected
     elsewhere = live(content, 9, spec_id=1, partition=("a",))
     assert not DeleteIndex(metadata, [elsewhere]).touches(data)
+
+
+deletes = st.builds(
+    lambda number, kind, sequence_number, spec_id, part, named: live(
+        kind,
+        sequence_number,
+        path=f"delete-{number}",
+        spec_id=spec_id,
+        partition=(part,) if spec_id == 0 else (),
+        referenced_data_file=f"data-{named}" if named is not None and kind is FileContent.POSITION_DELETES else None,
+    ),
+    st.integers(),
+    st.sampled_from([FileContent.POSITION_DELETES, FileContent.EQUALITY_DELETES]),
+    st.integers(1, 6),
+    st.sampled_from([0, 1]),
+    st.sampled_from("ab"),
+    st.none() | st.integers(0, 3),
+)
+data = st.builds(
+    lambda number, sequence_number, part: live(
+        FileContent.DATA, sequence_number, path=f"data-{number}", partition=(part,)
+    ),
+    st.integers(0, 3),
+    st.integers(1, 6),
+    st.sampled_from("ab"),
+)
+
+
+@pytest.mark.property
+@given(st.lists(deletes, max_size=8), st.lists(data, max_size=5))
+def test_the_deletes_of_files_together_are_those_of_each(found: list[LiveFile], files: list[LiveFile]) -> None:
+    metadata = new_table_metadata(SCHEMA, BY_PART, UNSORTED_SORT_ORDER, "file:///table", {"format-version": "2"})
+    unpartitioned = PartitionSpec(spec_id=1)
+    index = DeleteIndex(
+        metadata.model_copy(update={"partition_specs": [*metadata.partition_specs, unpartitioned]}), found
+    )
+    together = {delete.path for delete in index.of_all(files)}
+    assert together == {delete.path for file in files for delete in index.of(file)}
+    assert all(index.touches(file) is bool(index.of(file)) for file in files)

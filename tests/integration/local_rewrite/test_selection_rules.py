@@ -133,3 +133,16 @@ def test_planning_and_engine_agree(tmp_path: Path) -> None:
         result.files_added,
         result.bytes_rewritten,
     )
+
+
+@pytest.mark.parametrize("partitioned_paths", ["true", "false"])
+def test_own_files_are_known_again_in_object_store_layouts(tmp_path: Path, partitioned_paths: str) -> None:
+    layout = {
+        "write.object-storage.enabled": "true",
+        "write.object-storage.partitioned-paths": partitioned_paths,
+        "write.target-file-size-bytes": "100000",
+    }
+    table = small_files(lake(tmp_path), 3, properties=layout)
+    order = {"strategy": "SORT", "sort_order": ["text"]}
+    rewrite(table, **order)
+    assert not work(table, **order).found
