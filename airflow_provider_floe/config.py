@@ -88,7 +88,7 @@ def policies_path(beside: str | os.PathLike[str]) -> Path:
 
     :param beside: the DAG file; a relative ``policies_path`` is relative to its folder.
     """
-    folder = Path(beside).resolve().parent
+    folder = Path(beside).absolute().parent  # unresolved: mounted files are links to elsewhere
     return folder / Path(option("policies_path") or "policies").expanduser()
 
 

@@ -92,7 +92,10 @@ class Deployment:
 @pytest.fixture
 def run_dag(airflow_db: None) -> Iterator[Callable[..., Any]]:
     """Runs a DAG in this process, as ``airflow dags test`` does; answers with the DAG run."""
-    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    try:
+        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    except ImportError:  # before Airflow 3.2
+        from airflow.models.dagbag import DagBag, sync_bag_to_db
     from airflow.models.dagbundle import DagBundleModel
     from airflow.utils.session import create_session
 

@@ -18,7 +18,10 @@ REPOSITORY_DAGS = Path(__file__).parents[2] / "dags"
 
 def load(folder: Path) -> tuple[dict[str, object], dict[str, str]]:
     """DAGs and import errors of a folder, as the DAG processor finds them."""
-    from airflow.dag_processing.dagbag import DagBag
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before Airflow 3.2
+        from airflow.models.dagbag import DagBag
 
     bag = DagBag(dag_folder=str(folder))
     return dict(bag.dags), {Path(file).name: text for file, text in bag.import_errors.items()}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from airflow import __version__ as airflow_version
 from airflow.sdk import DAG, BaseOperator
 from conftest import states
 from harness.tables import data_files, rows_digest, small_files
+from packaging.version import Version
 
 from airflow_provider_floe.dag_factory import FloePolicyDag, FloeTaskGroup
 from airflow_provider_floe.errors import ConfigurationError, InvalidPolicy, PolicyNotFound
@@ -187,8 +189,10 @@ def test_a_group_after_a_task_that_failed_fails_too(floe, run_dag, capsys):
         Load(task_id="load", good=False) >> FloeTaskGroup("compact")
     run = run_dag(dag)
     assert states(run)["floe.assess"] == ["upstream_failed"]
-    assert states(run)["floe.verdict"] == ["failed"]
-    assert "task before floe.assess failed" in capsys.readouterr().out
+    assert run.state == "failed"
+    if Version(airflow_version) >= Version("3.2"):  # 3.1 cannot start a task after a mapped one that never expanded
+        assert states(run)["floe.verdict"] == ["failed"]
+        assert "task before floe.assess failed" in capsys.readouterr().out
 
 
 def test_a_policy_in_code_may_not_take_a_files_name(floe, run_dag, capsys):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from airflow.sdk import DAG
 from conftest import states
-from harness.tables import data_files
+from harness.tables import data_files, small_files
 
 from airflow_provider_floe.dag_factory import table_maintenance_dag
 from airflow_provider_floe.operators.maintenance import FloeMaintenanceOperator
@@ -104,7 +104,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_touched(floe, trigger
 
 
 def test_a_conf_that_the_form_would_not_allow_is_refused_by_airflow(floe, run_dag):
-    from airflow.sdk.exceptions import ParamValidationError
+    from airflow.providers.common.compat.sdk import ParamValidationError
 
     with pytest.raises((ParamValidationError, ValueError)):
         run_dag(table_maintenance_dag(), {"catalog": "lake", "namespace": "", "table": "events"})
@@ -137,6 +137,19 @@ def test_the_operator_takes_a_table_in_several_forms(floe, run_dag, arguments):
     run = run_dag(own_dag(policy={"name": "p", "tablePattern": "lake.db.events", "rewriteDataFiles": {}}, **arguments))
     assert states(run) == {"maintain": ["success"]}
     assert len(data_files(floe.table())) == 1
+
+
+def test_the_operator_is_mapped_over_tables(floe, run_dag):
+    small_files(floe.catalog, 3, name="clicks")
+    floe.write("compact")
+    with DAG("own", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        FloeMaintenanceOperator.partial(
+            task_id="maintain", dry_run=False, map_index_template="{{ task.table }}"
+        ).expand(table=["lake.db.events", "lake.db.clicks"])
+    run = run_dag(dag)
+    assert states(run) == {"maintain": ["success", "success"]}
+    assert {one.rendered_map_index for one in run.get_task_instances()} == {"lake.db.events", "lake.db.clicks"}
+    assert [len(data_files(floe.table(name))) for name in ("events", "clicks")] == [1, 1]
 
 
 def test_its_answer_names_records_and_decisions(floe, run_dag):

@@ -4,12 +4,16 @@ from datetime import UTC, datetime, timedelta
 
 import pendulum
 import pytest
-from airflow.serialization.decoders import decode_timetable
-from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+try:
+    from airflow.serialization.decoders import decode_timetable
+    from airflow.serialization.encoders import encode_timetable
+except ImportError:  # before Airflow 3.2
+    from airflow.serialization.serialized_objects import decode_timetable, encode_timetable
 
 from airflow_provider_floe import timetable as module
 from airflow_provider_floe.policies.model import Policy
