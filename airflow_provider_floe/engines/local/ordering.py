@@ -152,16 +152,27 @@ def _sorted(
 ) -> Iterator[pa.RecordBatch]:
     # DuckDB would turn UUIDs into text: they pass through as the bytes that they are stored as.
     stored = pa.schema([field.with_type(_storage(field.type)) for field in schema])
-    stripped = (
-        pa.RecordBatch.from_arrays([_stored(column) for column in batch.columns], schema=stored) for batch in rows
-    )
+    failures: list[BaseException] = []
+
+    def stripped() -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in rows:
+                yield pa.RecordBatch.from_arrays([_stored(column) for column in batch.columns], schema=stored)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
     with connect(memory_bytes) as duck:
-        duck.register("incoming", pa.RecordBatchReader.from_batches(stored, stripped))
+        duck.register("incoming", pa.RecordBatchReader.from_batches(stored, stripped()))
         columns = ", ".join(_quoted(name) for name in wanted.names)
-        relation = duck.sql(f"SELECT {columns} FROM incoming ORDER BY {by}")
-        for batch in relation.to_arrow_reader(BATCH_ROWS):
-            arrays = [_as(column, field.type) for column, field in zip(batch.columns, wanted, strict=True)]
-            yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
+        try:
+            for batch in duck.sql(f"SELECT {columns} FROM incoming ORDER BY {by}").to_arrow_reader(BATCH_ROWS):
+                arrays = [_as(column, field.type) for column, field in zip(batch.columns, wanted, strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
+        except Exception:
+            if failures:  # DuckDB reports what its input raised as an error of its own
+                raise failures[0] from None
+            raise
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:

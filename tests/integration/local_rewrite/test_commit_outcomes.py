@@ -111,8 +111,9 @@ def test_a_record_that_cannot_be_updated_after_the_commit_is_an_unknown_outcome(
     assert missing_files(table) == []
 
 
+@pytest.mark.parametrize("settings", [{}, {"strategy": "SORT", "sort_order": ["id desc"]}], ids=["binpack", "sort"])
 @pytest.mark.parametrize("checkpoint", [1, 2, 4])
-def test_a_cancelled_run_changes_nothing_and_cleans_up(table: Table, checkpoint: int) -> None:
+def test_a_cancelled_run_changes_nothing_and_cleans_up(table: Table, checkpoint: int, settings: dict[str, Any]) -> None:
     before = stored_files(table)
     seen = []
 
@@ -122,7 +123,7 @@ def test_a_cancelled_run_changes_nothing_and_cleans_up(table: Table, checkpoint:
             raise OperationCancelled("cleared")
 
     with pytest.raises(OperationCancelled):
-        rewrite(table, context_for(table, on_checkpoint=cancel))
+        rewrite(table, context_for(table, on_checkpoint=cancel), **settings)
     assert stored_files(table) == before
     assert ids(table) == [*range(30)]
 
