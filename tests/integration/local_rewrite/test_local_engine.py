@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from pyiceberg.manifest import ManifestWriterV2
 from airflow_provider_floe.engines.base import Engine
 from airflow_provider_floe.engines.capabilities import TableFeature, judge
 from airflow_provider_floe.engines.local.engine import LocalEngine
+from airflow_provider_floe.engines.local.guards import refuse_unsupported
 from airflow_provider_floe.engines.registry import load_engine_factories
-from airflow_provider_floe.errors import ConfigurationError
+from airflow_provider_floe.errors import ConfigurationError, UnsupportedTableFeature
 from airflow_provider_floe.health.report import TableFacts
+from airflow_provider_floe.iceberg.files import FileContent
+from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
 from airflow_provider_floe.policies.model import (
     SETTINGS_MODELS,
     ExpireSnapshots,
@@ -155,3 +159,18 @@ def test_a_third_party_registers_an_engine() -> None:
 def test_a_third_party_that_makes_no_engine_is_named(name: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=f"engine '{name}'.*{words}"):
         load_engine_factories()[name](memory_limit_bytes=7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"file_format": "AVRO"}, "AVRO files .*spark"),
+        ({"file_format": "PUFFIN", "content": FileContent.POSITION_DELETES}, "deletion vectors .*spark"),
+    ],
+)
+def test_what_a_plan_did_not_see_is_refused_at_the_file(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    table = small_files(lake(tmp_path), 2)
+    files = list(live_files(table.io, snapshot_manifests(table)))
+    refuse_unsupported(table, files)
+    with pytest.raises(UnsupportedTableFeature, match=words):
+        refuse_unsupported(table, [*files, replace(files[0], **changes)])

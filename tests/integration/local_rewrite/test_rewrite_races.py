@@ -195,3 +195,23 @@ def test_an_empty_table_and_a_table_without_rows_have_nothing_to_rewrite(tmp_pat
     assert not rewrite(table, context_for(table)).changed
     table.append(pa.Table.from_batches([], schema=rows(0, 1).schema))
     assert not rewrite(table, context_for(table)).changed
+
+
+def test_partial_progress_goes_on_after_a_conflict(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 2, parts=("a", "b", "c"))
+    victim = data_files(table)[0].file_path  # of the group that is committed first
+    context = interrupted(table, lambda other: position_delete(other, {victim: [0]}))
+    result = rewrite(table, context, partial_progress_enabled=True)
+    assert result.files_rewritten == 4
+    assert len(result.details["conflicts"]) == 1
+    assert table.scan().to_arrow().num_rows == 59
+
+
+def test_partial_progress_gives_up_after_as_many_conflicts_as_allowed(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 2, parts=("a", "b", "c"))
+    victim = data_files(table)[0].file_path
+    context = interrupted(table, lambda other: position_delete(other, {victim: [0]}))
+    with pytest.raises(CommitConflict):
+        rewrite(table, context, partial_progress_enabled=True, partial_progress_max_failed_commits=0)
+    assert table.scan().to_arrow().num_rows == 59
+    assert missing_files(table) == []
