@@ -75,6 +75,16 @@ class StoreUnavailable(FloeError):
     retryable = True
 
 
+class EngineUnavailable(FloeError):
+    """An engine did not answer, or was lost before it changed anything; the message names the connection."""
+
+    retryable = True
+
+
+class EngineFailed(FloeError):
+    """An engine could not carry an operation out; the message has its own words and the id of its job."""
+
+
 class UnsupportedSetting(FloeError):
     """An engine cannot honour a setting of the policy; the message names the setting and which engine can."""
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 OPERATION_ID_PROPERTY = "floe.operation-id"
 """Snapshot summary property that ties a snapshot to our operation record."""
 
+SUMMARY_EVIDENCE = "summary_evidence"
+"""Key of a commit detail: summary properties, by name, that the snapshots of the operation bear instead."""
+
 
 @dataclass(frozen=True, slots=True)
 class OperationRequest:
@@ -105,6 +108,12 @@ class OperationContext(Protocol):
 
     def committed(self, detail: Mapping[str, Any]) -> None:
         """Right after an acknowledged commit: COMMITTING -> RUNNING, with the new snapshot in the record."""
+
+    def remote_job(self, job_id: str) -> None:
+        """As soon as an engine elsewhere has taken the job: its id there goes into the record.
+
+        :raises LeaseLost: when the lease ran out or another run took it; then the job has to be cancelled.
+        """
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report progress; the context decides how often to log it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pydantic import Field
 
 from airflow_provider_floe.health.report import Model, TableFacts
@@ -25,12 +27,29 @@ class OperationCapability(Model):
     refused_features: dict[str, str] = Field(default_factory=dict)
 
 
+class CatalogAccess(Model):
+    """How an engine gets at the tables of one catalog.
+
+    :ivar refusal: why it cannot; empty when it can.
+    :ivar minimum_seconds: by operation and setting (wire name), the least retention that it takes.
+    """
+
+    refusal: str = ""
+    minimum_seconds: dict[Operation, dict[str, float]] = Field(default_factory=dict)
+
+
 class Capabilities(Model):
-    """What one engine, as it is there, can do."""
+    """What one engine, as it is there, can do.
+
+    :ivar catalogs: by the names that policies use; None for an engine that works on every catalog.
+    :ivar catalogs_setting: where catalogs are made known to the engine, for people.
+    """
 
     engine: str
     version: str
     operations: dict[Operation, OperationCapability]
+    catalogs: dict[str, CatalogAccess] | None = None
+    catalogs_setting: str = ""
 
     def operation(self, operation: Operation) -> OperationCapability:
         """The capability, ``supported=False`` where the engine does not know the operation."""
@@ -62,8 +81,12 @@ def judge(
     facts: TableFacts,
     *,
     ignore_unsupported: bool = False,
+    catalog: str | None = None,
 ) -> Verdict:
-    """Hold settings and table against an engine's capabilities; each refusal names setting or feature, and why."""
+    """Hold settings and table against an engine's capabilities; each refusal names setting or feature, and why.
+
+    :param catalog: the table's, by the name that policies use; None asks nothing of it.
+    """
     capability = capabilities.operation(operation)
     if not capability.supported:
         return Verdict(refusals=(capability.reason or f"{capabilities.engine} cannot do {operation}",))
@@ -72,13 +95,49 @@ def judge(
         for feature in facts.features
         if feature in capability.refused_features
     ]
-    ignored: list[str] = []
+    if catalog is not None:
+        refusals += _catalog_refusals(capabilities, operation, settings, catalog)
+    unsupported = tuple(refused_settings(capability, settings).values())
+    if ignore_unsupported:
+        return Verdict(refusals=tuple(refusals), ignored=unsupported)
+    return Verdict(refusals=(*refusals, *unsupported))
+
+
+def refused_settings(capability: OperationCapability, settings: OperationSettings) -> dict[str, str]:
+    """The settings that differ from their default and cannot be honoured: by wire name, value and reason."""
+    found = {}
     for name, field in type(settings).model_fields.items():
         wire = field.alias or name
-        if wire not in capability.refused or getattr(settings, name) == field.get_default(
-            call_default_factory=True, validated_data={}
-        ):
-            continue
-        text = f"setting {wire}={getattr(settings, name)!r}: {capability.refused[wire]}"
-        (ignored if ignore_unsupported else refusals).append(text)
-    return Verdict(refusals=tuple(refusals), ignored=tuple(ignored))
+        default = field.get_default(call_default_factory=True, validated_data={})
+        if wire in capability.refused and getattr(settings, name) != default:
+            found[wire] = f"setting {wire}={getattr(settings, name)!r}: {capability.refused[wire]}"
+    return found
+
+
+def _catalog_refusals(
+    capabilities: Capabilities, operation: Operation, settings: OperationSettings, catalog: str
+) -> list[str]:
+    if capabilities.catalogs is None:
+        return []
+    access = capabilities.catalogs.get(catalog)
+    if access is None:
+        known = ", ".join(sorted(capabilities.catalogs)) or "none"
+        return [f"it knows no catalog {catalog!r} (only {known}): add it to {capabilities.catalogs_setting}"]
+    if access.refusal:
+        return [access.refusal]
+    minimums = access.minimum_seconds.get(operation, {})
+    refusals = []
+    for name, field in type(settings).model_fields.items():
+        wire = field.alias or name
+        if wire in minimums and _seconds(getattr(settings, name)) < minimums[wire]:
+            least = timedelta(seconds=minimums[wire])
+            refusals.append(
+                f"setting {wire}={getattr(settings, name)!s} is below the minimum retention of {least} that the "
+                f"server has for catalog {catalog!r}: raise the setting, or lower the minimum on the server"
+            )
+    return refusals
+
+
+def _seconds(value: timedelta | int) -> float:
+    """Of a retention, which is a duration or a number of days."""
+    return (value if isinstance(value, timedelta) else timedelta(days=value)).total_seconds()

@@ -114,6 +114,16 @@ class RunningOperation:
             commit_detail={**detail, "committed": True},
         )
 
+    def remote_job(self, job_id: str) -> None:
+        """Put the engine's own id of the job on record, while the lease is ours."""
+        self._env.store.transition(
+            self._record.id,
+            expect=(OperationStatus.RUNNING,),
+            to=OperationStatus.RUNNING,
+            lease=self._keeper.lease,
+            remote_job=job_id,
+        )
+
     def progress(self, done: int, total: int, unit: str) -> None:
         """Log at most every ten seconds, and at the end."""
         if done < total and time.monotonic() - self._progress_logged_at < _PROGRESS_SECONDS:

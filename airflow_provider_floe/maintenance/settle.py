@@ -8,7 +8,7 @@ import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY, OperationResult
+from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY, SUMMARY_EVIDENCE, OperationResult
 from airflow_provider_floe.engines.local.expire import expiry_happened
 from airflow_provider_floe.errors import FloeError, LeaseLost, TableNotFound
 from airflow_provider_floe.iceberg.listing import delete_files
@@ -122,11 +122,11 @@ def _evidence(record: OperationRecord, table: Table) -> OperationResult | None:
                 files_deleted=0,
             )
         return None
+    evidence = record.commit_detail.get(SUMMARY_EVIDENCE) or {OPERATION_ID_PROPERTY: record.id}
     ours = [
         snapshot
         for snapshot in table.metadata.snapshots
-        if snapshot.summary is not None
-        and snapshot.summary.additional_properties.get(OPERATION_ID_PROPERTY) == record.id
+        if snapshot.summary is not None and evidence.items() <= snapshot.summary.additional_properties.items()
     ]
     if not ours:
         return None
@@ -136,7 +136,7 @@ def _evidence(record: OperationRecord, table: Table) -> OperationResult | None:
     }
     return OperationResult(
         changed=True,
-        message=f"found by its operation id in snapshot {ours[-1].snapshot_id}",
+        message=f"found by its {', '.join(evidence)} in snapshot {ours[-1].snapshot_id}",
         snapshot_before=ours[0].parent_snapshot_id,
         snapshot_after=ours[-1].snapshot_id,
         **totals,

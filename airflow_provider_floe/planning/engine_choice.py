@@ -41,15 +41,18 @@ def choose_engine(
     bytes_in: int,
     capabilities: Mapping[str, Capabilities],
     unavailable: Mapping[str, str],
+    *,
+    catalog: str | None = None,
 ) -> EngineChoice:
     """Hold the operation against the engines that are there.
 
     :param bytes_in: input bytes expected.
     :param unavailable: engines that could not be probed, with the reason.
+    :param catalog: the table's, which not every engine may have access to.
     """
     ignore = policy.on_unsupported_setting == "ignore"
     verdicts = {
-        name: judge(found, operation, settings, facts, ignore_unsupported=ignore)
+        name: judge(found, operation, settings, facts, ignore_unsupported=ignore, catalog=catalog)
         for name, found in capabilities.items()
     }
     wanted = policy.engine_for(operation)

@@ -197,6 +197,7 @@ def _decide(
         item.estimate.bytes_in,
         request.capabilities,
         request.unavailable,
+        catalog=report.table.catalog,
     )
     item = item.model_copy(
         update={

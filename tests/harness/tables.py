@@ -195,6 +195,7 @@ class FakeContext:
     commits_begun: list[dict[str, Any]] = field(default_factory=list)
     commits_done: list[dict[str, Any]] = field(default_factory=list)
     progressed: list[tuple[int, int, str]] = field(default_factory=list)
+    remote_jobs: list[str] = field(default_factory=list)
 
     def advance(self, by: timedelta) -> None:
         self.time += by
@@ -214,6 +215,9 @@ class FakeContext:
 
     def committed(self, detail: Mapping[str, Any]) -> None:
         self.commits_done.append(dict(detail))
+
+    def remote_job(self, job_id: str) -> None:
+        self.remote_jobs.append(job_id)
 
     def progress(self, done: int, total: int, unit: str) -> None:
         self.progressed.append((done, total, unit))

@@ -64,6 +64,11 @@ class Shared:
         with self._lock:
             self._context.committed(detail)
 
+    def remote_job(self, job_id: str) -> None:
+        """See :class:`~airflow_provider_floe.engines.base.OperationContext`."""
+        with self._lock:
+            self._context.remote_job(job_id)
+
     def progress(self, done: int, total: int, unit: str) -> None:
         """See :class:`~airflow_provider_floe.engines.base.OperationContext`."""
         with self._lock:
