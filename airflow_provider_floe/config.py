@@ -116,5 +116,5 @@ def _airflow_timezone() -> str:
     if name.lower() == "system":
         import pendulum
 
-        return str(pendulum.local_timezone().name)
+        return str(pendulum.now().timezone_name)
     return str(name)

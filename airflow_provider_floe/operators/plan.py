@@ -39,7 +39,7 @@ class FloePlanOperator(PolicyOperator):
         context["ti"].xcom_push(key=PLAN_ID_KEY, value=made.id)
         chosen = made.to_run
         self.log.info(
-            "plan %s: %s of %s decisions are to run, in %s batches%s",
+            "plan %s: %s of %s decisions are to run; batches: %s%s",
             made.id,
             len(chosen),
             len(made.items),

@@ -108,11 +108,3 @@ def run_dag(airflow_db: None) -> Iterator[Callable[..., Any]]:
         return dag.test(run_conf=conf)
 
     return run
-
-
-def states(dag_run: Any) -> dict[str, list[str]]:
-    """States of a run's task instances, by task."""
-    found: dict[str, list[str]] = {}
-    for instance in dag_run.get_task_instances():
-        found.setdefault(instance.task_id, []).append(str(instance.state))
-    return found

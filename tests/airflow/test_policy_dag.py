@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from airflow import __version__ as airflow_version
 from airflow.sdk import DAG, BaseOperator
-from conftest import states
+from dag_runs import states
 from harness.tables import data_files, rows_digest, small_files
 from packaging.version import Version
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from airflow.sdk import DAG
-from conftest import states
+from dag_runs import states
 from harness.tables import append_files, data_files
 
 from airflow_provider_floe import airflow_events

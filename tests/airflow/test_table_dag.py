@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from airflow.sdk import DAG
-from conftest import states
+from dag_runs import states
 from harness.tables import data_files, small_files
 
 from airflow_provider_floe.dag_factory import table_maintenance_dag

@@ -51,6 +51,12 @@ def test_schedules_without_a_zone_use_airflows(monkeypatch):
     assert config.default_timezone() == config.read_settings().default_timezone == "America/New_York"
 
 
+def test_airflows_system_zone_has_a_name(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__DEFAULT_TIMEZONE", "system")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert config.default_timezone() == "Asia/Tokyo"
+
+
 def test_catalogs_are_a_list_of_connection_ids(monkeypatch):
     assert config.catalog_conn_ids() == ()
     monkeypatch.setenv("AIRFLOW__FLOE__CATALOGS", " lake, archive,\n cold ")
