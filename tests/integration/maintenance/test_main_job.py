@@ -73,12 +73,12 @@ def policy(name: str = "all", pattern: str = "lake.db.*", **fields: Any) -> Poli
     return Policy.model_validate({**document, **fields})
 
 
-@pytest.fixture()
+@pytest.fixture
 def catalog(tmp_path: Path) -> SqlCatalog:
     return lake(tmp_path)
 
 
-@pytest.fixture()
+@pytest.fixture
 def env(tmp_path: Path, catalog: SqlCatalog) -> Environment:
     connection = ConnectionFields(
         "lake",
