@@ -33,9 +33,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 # Airflow reads AIRFLOW_HOME at its first import, hence a process of its own for each kind of test.
-test: env ## Run every test, with lint and type check before them
-	@$(MAKE) --no-print-directory lint
+test: env ## Check style and types, then run every test
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && failed=0; \
+	$(MAKE) --no-print-directory lint || failed=1; \
 	for suite in "tests/unit tests/integration tests/services -n 2" "tests/airflow" "tests/standalone"; do \
 		echo "=== $$suite"; \
 		$(PYTEST) -q $$suite || failed=1; \
