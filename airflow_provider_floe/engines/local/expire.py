@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -61,8 +61,8 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     after = restore_lost_refs(context, before, removal)
     expired = sum(after.metadata.snapshot_by_id(snapshot_id) is None for snapshot_id in removal.snapshot_ids)
     unreachable = foretold.confirmed(before, after)
-    deletions = _deletions(before, unreachable)
-    _check_caps(settings, before, removal, deletions)
+    deletions = unreachable_deletions(before, unreachable)
+    check_expiry_caps(settings, before, removal.snapshot_ids, deletions)
     if settings.quarantine is not None:
         deletions = to_quarantine(after, request.operation_id, deletions)
     outcome = delete_unreferenced(context, before, deletions, unreachable.walk)
@@ -110,7 +110,7 @@ def _commit(
             return None
         if foretold is None or foretold[0] != removal:
             foretold = removal, unreachable_after(table, table, without=removal.snapshot_ids)
-            _check_caps(settings, table, removal, _deletions(table, foretold[1]))
+            check_expiry_caps(settings, table, removal.snapshot_ids, unreachable_deletions(table, foretold[1]))
             continue  # that took time: the commit is made on the table as it is now
         if commit_removal(context, table, removal):
             return table, removal, foretold[1]
@@ -138,7 +138,11 @@ def _unused(table: Table, plan: ExpirePlan) -> tuple[tuple[int, ...], tuple[int,
     return tuple(sorted(schemas)), tuple(sorted(specs))
 
 
-def _deletions(before: Table, unreachable: Unreachable) -> list[Deletion]:
+def unreachable_deletions(before: Table, unreachable: Unreachable) -> list[Deletion]:
+    """The files to delete, with their sizes.
+
+    :param before: the table while it still referenced them.
+    """
     reason = f"unreachable after expiring snapshots (was in {before.metadata_location})"
     with ThreadPoolExecutor(_SIZE_READERS, thread_name_prefix="floe-sizes") as pool:
         sizes = pool.map(lambda file: _size(before, file), unreachable.files)
@@ -153,11 +157,19 @@ def _size(table: Table, file: ReachableFile) -> int:
     return (file_size(table.io, file.path) or 0) if file.size_bytes is None else file.size_bytes
 
 
-def _check_caps(settings: ExpireSnapshots, before: Table, removal: Removal, deletions: list[Deletion]) -> None:
-    """``maxDeleteShare`` refers to the files deleted and those of the current snapshot together."""
+def check_expiry_caps(
+    settings: ExpireSnapshots, before: Table, snapshot_ids: Collection[int], deletions: list[Deletion]
+) -> None:
+    """Hold an expiry against the policy's caps.
+
+    ``maxDeleteShare`` refers to the files deleted and those of the current snapshot together.
+
+    :param snapshot_ids: the snapshots that expire.
+    :raises UnsafeOperation: naming the cap, its value and what was found.
+    """
     current = before.metadata.current_snapshot()
     live = 0
-    if current is not None and current.snapshot_id not in removal.snapshot_ids:
+    if current is not None and current.snapshot_id not in snapshot_ids:
         for _, manifests in read_manifest_lists(before, [current]):
             live = sum(1 + (m.added_files_count or 0) + (m.existing_files_count or 0) for m in manifests)
     size = sum(deletion.size_bytes for deletion in deletions)

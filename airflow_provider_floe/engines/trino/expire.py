@@ -1,0 +1,142 @@
+"""Expire snapshots with ``expire_snapshots``: foretold and held against the caps before, held against that after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+
+from airflow_provider_floe.engines.base import OperationResult
+from airflow_provider_floe.engines.local.expire import check_expiry_caps, unreachable_deletions
+from airflow_provider_floe.engines.trino import sql
+from airflow_provider_floe.engines.trino.capabilities import CLEAN_METADATA, RETAIN_LAST
+from airflow_provider_floe.engines.trino.job import Job
+from airflow_provider_floe.engines.trino.verification import gone, verify_storage
+from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
+from airflow_provider_floe.iceberg.reachability import unreachable_after
+from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire, undeletable_reason
+from airflow_provider_floe.policies.model import ExpireSnapshots
+
+_MARGIN = timedelta(seconds=5)
+"""The server takes ages from when the query starts, which is a moment after we have looked at its clock."""
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What Trino is asked for.
+
+    :ivar threshold: age above which it expires.
+    :ivar snapshot_ids: what that expires, foretold.
+    """
+
+    threshold: timedelta
+    snapshot_ids: tuple[int, ...]
+
+
+def run(job: Job) -> OperationResult:
+    """Expire what policy and table let go, as far as that can be said by age.
+
+    :raises RetentionRefused: the table forbids deletion.
+    :raises UnsafeOperation: a cap would be exceeded, or the clocks differ; nothing was deleted.
+    :raises VerificationFailed: Trino expired or deleted what it should not have.
+    """
+    settings = job.request.settings
+    if not isinstance(settings, ExpireSnapshots):
+        raise ConfigurationError(f"expire_snapshots needs settings of expireSnapshots, not {type(settings).__name__}")
+    before = job.load_table()
+    if reason := undeletable_reason(before):
+        raise RetentionRefused(f"{job.request.table}: {reason}")
+    plan = snapshots_to_expire(before.metadata, settings, job.context.now())
+    cut = _cut(job, before.metadata, settings, plan)
+    cleans = settings.clean_expired_metadata and CLEAN_METADATA in job.understood
+    if not cut.snapshot_ids and not plan.refs_to_drop and not cleans:
+        kept = f"; {len(plan.snapshot_ids)} are, but older ones are to be kept" if plan.snapshot_ids else ""
+        return OperationResult(changed=False, message=f"no snapshot is past retention{kept}")
+    deletions = unreachable_deletions(before, unreachable_after(before, before, without=cut.snapshot_ids))
+    check_expiry_caps(settings, before, cut.snapshot_ids, deletions)
+    job.context.journal.record_deletions(deletions)
+    detail = {
+        "table_uuid": str(before.metadata.table_uuid),
+        "snapshot_ids": list(cut.snapshot_ids),
+        "refs": list(plan.refs_to_drop),
+    }
+    done = job.execute(_call(job, settings, before.metadata.properties, cut.threshold, cleans), "", detail)
+    after = job.context.load_table()
+    left = {snapshot.snapshot_id for snapshot in after.metadata.snapshots}
+    expired = [s.snapshot_id for s in before.metadata.snapshots if s.snapshot_id not in left]
+    _verify_expired(job, before, settings, expired)
+    job.context.committed(detail)
+    became_unreachable = unreachable_after(before, after).files
+    deleted = gone(after, (file.path for file in became_unreachable))
+    verify_storage(job)
+    job.context.journal.mark_deleted(sorted(deleted))
+    sizes = {deletion.path: deletion.size_bytes for deletion in deletions}
+    return OperationResult(
+        changed=left != {s.snapshot_id for s in before.metadata.snapshots}
+        or after.metadata.refs != before.metadata.refs,
+        message=(
+            f"expired {len(expired)} of {len(before.metadata.snapshots)} snapshots; deleted {len(deleted)} of "
+            f"{len(became_unreachable)} files that nothing references any more"
+        ),
+        snapshots_expired=len(expired),
+        files_deleted=len(deleted),
+        bytes_deleted=sum(sizes.get(path, 0) for path in deleted),
+        snapshot_before=before.metadata.current_snapshot_id,
+        snapshot_after=after.metadata.current_snapshot_id,
+        details={
+            **detail,
+            "left_over": len(became_unreachable) - len(deleted),
+            "query_id": done.query_id,
+            "reported": done.reported,
+        },
+    )
+
+
+def _cut(job: Job, metadata: TableMetadata, settings: ExpireSnapshots, plan: ExpirePlan) -> _Cut:
+    """The smallest age that expires nothing of what is to be kept.
+
+    Trino counts no snapshots, unless it is new, and knows nothing of staged ones: whatever is to be kept, and is no
+    branch's or tag's head, must be younger than the threshold.
+    """
+    heads = {ref.snapshot_id for name, ref in metadata.refs.items() if name not in plan.refs_to_drop}
+    older_than = job.context.now() - settings.max_snapshot_age
+    kept = [
+        _time(s.timestamp_ms) for s in metadata.snapshots if s.snapshot_id in plan.kept and s.snapshot_id not in heads
+    ]
+    if any(time < older_than for time in kept):
+        older_than = min(kept) - _MARGIN
+    threshold = job.retention_threshold(older_than)
+    cutoff = min(older_than, job.context.now() - threshold) if threshold > timedelta(0) else older_than
+    ids = tuple(
+        s.snapshot_id for s in metadata.snapshots if _time(s.timestamp_ms) < cutoff and s.snapshot_id not in heads
+    )
+    return _Cut(threshold, ids)
+
+
+def _call(
+    job: Job, settings: ExpireSnapshots, properties: Mapping[str, str], threshold: timedelta, cleans: bool
+) -> str:
+    arguments = [f"retention_threshold => {sql.milliseconds(-(-threshold // timedelta(milliseconds=1)))}"]
+    if RETAIN_LAST in job.understood:
+        floor = 0 if settings.allow_below_table_retention else int(properties.get(MIN_SNAPSHOTS, 0))
+        arguments.append(f"retain_last => {max(settings.retain_last, floor)}")
+    if cleans:
+        arguments.append("clean_expired_metadata => true")
+    return f"expire_snapshots({', '.join(arguments)})"
+
+
+def _verify_expired(job: Job, before: Table, settings: ExpireSnapshots, expired: list[int]) -> None:
+    """:raises VerificationFailed: when snapshots are gone that policy or table keep."""
+    allowed = set(snapshots_to_expire(before.metadata, settings, job.context.now()).snapshot_ids)
+    if wrong := sorted(set(expired) - allowed):
+        raise VerificationFailed(
+            f"Trino expired snapshots {', '.join(map(str, wrong))} of {job.request.table}, which were to be kept: "
+            f"{before.metadata_location} still describes them; report this"
+        )
+
+
+def _time(timestamp_ms: int) -> datetime:
+    return datetime.fromtimestamp(timestamp_ms / 1000, UTC)

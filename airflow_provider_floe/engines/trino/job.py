@@ -1,0 +1,150 @@
+"""One operation on its way through Trino: the right table, a record of the query, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+
+from airflow_provider_floe.engines.base import SUMMARY_EVIDENCE, OperationContext, OperationRequest
+from airflow_provider_floe.engines.trino import sql
+from airflow_provider_floe.engines.trino.failures import ConnectionLost
+from airflow_provider_floe.engines.trino.session import Done, Session
+from airflow_provider_floe.errors import (
+    CommitConflict,
+    CommitOutcomeUnknown,
+    ConfigurationError,
+    EngineFailed,
+    EngineUnavailable,
+    FloeError,
+    UnsafeOperation,
+)
+
+QUERY_ID = "trino_query_id"
+"""Snapshot summary property that Trino writes."""
+
+_LOOKS = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One operation.
+
+    :ivar catalog: Trino's name of the table's catalog.
+    :ivar minimum_retention: the least that the server takes for this operation.
+    :ivar understood: the calls that the server understands, of those that differ between versions.
+    :ivar clock_tolerance: how far the server's clock and ours may differ.
+    """
+
+    request: OperationRequest
+    context: OperationContext
+    session: Session
+    catalog: str
+    minimum_retention: timedelta
+    understood: frozenset[str]
+    clock_tolerance: timedelta
+
+    @property
+    def table_sql(self) -> str:
+        """The table's name, for statements."""
+        return sql.table_name(self.catalog, self.request.table)
+
+    def load_table(self) -> Table:
+        """The table, which is known to be the one that Trino sees under its name.
+
+        :raises ConfigurationError: when Trino sees another one there.
+        """
+        log_entries = sql.table_name(self.catalog, self.request.table, "metadata_log_entries")
+        for _ in range(_LOOKS):  # a commit may come between the two looks
+            table = self.context.load_table()
+            location = sql.text(table.metadata_location)
+            if self.session.rows(f"SELECT 1 FROM {log_entries} WHERE file = {location}"):
+                return table
+        raise ConfigurationError(
+            f"{self.table_sql} on Trino is another table than {self.request.table}: {table.metadata_location} is not "
+            f"among its metadata. Correct floe_catalogs in the extra of connection {self.session.connection!r}"
+        )
+
+    def retention_threshold(self, older_than: datetime) -> timedelta:
+        """The age, by the server's clock, that makes it spare everything younger than a moment.
+
+        Never below the server's minimum retention: then it spares more.
+
+        :raises UnsafeOperation: when the server's clock and ours differ too much to speak of ages.
+        """
+        # Read between two looks at our own clock: a slow answer is no difference
+        before = self.context.now()
+        server = datetime.fromtimestamp(float(self.session.rows("SELECT to_unixtime(current_timestamp)")[0][0]), UTC)
+        difference = max(before - server, server - self.context.now())
+        if difference > self.clock_tolerance:
+            raise UnsafeOperation(
+                f"the clocks of Trino ({server:%Y-%m-%d %H:%M:%S} UTC) and of this worker ({before:%Y-%m-%d %H:%M:%S} "
+                "UTC) differ too much to delete anything by age: set them right"
+            )
+        return max(server - older_than, self.minimum_retention, timedelta(0))
+
+    def execute(self, call: str, where: str = "", detail: Mapping[str, Any] | None = None) -> Done:
+        """Run a table procedure to its end, on record from its start, and cancelled when the context says so.
+
+        :param detail: what the operation record keeps until the procedure has ended.
+        :raises CommitOutcomeUnknown: when the connection was lost, and Trino cannot be asked what became of the query.
+        """
+        statement = f"ALTER TABLE {self.table_sql} EXECUTE {call}{where}\n-- floe operation {self.request.operation_id}"
+        query_id = ""
+
+        def submitted(found: str) -> None:
+            nonlocal query_id
+            query_id = found
+            self.context.remote_job(found)
+            self.context.committing({**(detail or {}), SUMMARY_EVIDENCE: {QUERY_ID: found}})
+
+        def waiting(statistics: dict[str, Any]) -> None:
+            self.context.checkpoint()
+            done, total = int(statistics.get("completedSplits", 0)), int(statistics.get("totalSplits", 0))
+            self.context.progress(done, total, f"splits of query {query_id}")
+
+        self.context.checkpoint()
+        try:
+            return self.session.run(statement, submitted=submitted, waiting=waiting)
+        except ConnectionLost as error:
+            if not query_id:
+                raise
+            return self._after_loss(query_id, error)
+        except (CommitConflict, EngineFailed, EngineUnavailable):
+            # A commit that the catalog did not answer fails the query, and may have happened
+            if query_id and snapshots_of(self.context.load_table(), query_id):
+                return Done(query_id, [], None)
+            raise
+
+    def _after_loss(self, query_id: str, error: FloeError) -> Done:
+        """Ask anew what became of a query; one that still runs is cancelled, since nobody fetches its result."""
+        try:
+            over = self.session.cancel(query_id)
+            state = self.session.state(query_id)
+        except FloeError:
+            over, state = False, None
+        if not over:
+            raise CommitOutcomeUnknown(
+                f"the connection {self.session.connection!r} to Trino was lost while query {query_id} ran, and it "
+                f"cannot be asked what became of it: {error}"
+            ) from error
+        if state == "FINISHED" or snapshots_of(self.context.load_table(), query_id):
+            return Done(query_id, [], None)
+        raise EngineUnavailable(
+            f"the connection {self.session.connection!r} to Trino was lost, and no commit of query {query_id} is in "
+            f"the table: {error}"
+        ) from error
+
+
+def snapshots_of(table: Table, query_id: str) -> list[Snapshot]:
+    """The snapshots that a query committed, in order."""
+    return [s for s in table.metadata.snapshots if summary(s).get(QUERY_ID) == query_id]
+
+
+def summary(snapshot: Snapshot) -> dict[str, str]:
+    """The summary's properties."""
+    return dict(snapshot.summary.additional_properties) if snapshot.summary else {}

@@ -1,0 +1,100 @@
+"""Rewrite data files with ``optimize``: the files that are too small or have deletes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow_provider_floe.engines.base import OperationResult
+from airflow_provider_floe.engines.trino import sql
+from airflow_provider_floe.engines.trino.capabilities import TARGET_SIZE
+from airflow_provider_floe.engines.trino.job import Job, snapshots_of, summary
+from airflow_provider_floe.engines.trino.verification import verify_rows
+from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting
+from airflow_provider_floe.iceberg.filters import matching_paths
+from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
+from airflow_provider_floe.iceberg.selection import SMALL, FileGroup, mebibytes, select_rewrite
+from airflow_provider_floe.policies.model import RewriteDataFiles
+
+_LONGEST_LIST = 900_000
+"""Characters: Trino takes statements of up to a million."""
+
+
+def run(job: Job) -> OperationResult:
+    """Rewrite what the selection finds, as far as Trino rewrites it.
+
+    :raises UnsupportedSetting: the filter matches more files than one statement can name.
+    :raises VerificationFailed: what Trino committed has not the rows of before.
+    """
+    settings = job.request.settings
+    if not isinstance(settings, RewriteDataFiles):
+        raise ConfigurationError(
+            f"rewrite_data_files needs settings of rewriteDataFiles, not {type(settings).__name__}"
+        )
+    table = job.load_table()
+    files = list(live_files(table.io, snapshot_manifests(table)))
+    matching = matching_paths(table, settings.filter) if settings.filter else None
+    selection = select_rewrite(table.metadata, files, settings, matching)
+    threshold = int(SMALL * selection.target_bytes)
+    groups = [group for group in selection.groups if _rewritten(group, threshold)]
+    if not groups:
+        return OperationResult(
+            changed=False,
+            message=f"none of {len(files)} files is worth rewriting for {mebibytes(selection.target_bytes)}",
+            snapshot_before=table.metadata.current_snapshot_id,
+            snapshot_after=table.metadata.current_snapshot_id,
+        )
+    where = _where(groups, settings.filter) if settings.filter else ""
+    if settings.target_file_size_bytes is not None:
+        target = f"{sql.name(job.catalog)}.{TARGET_SIZE}"
+        job.session.rows(f"SET SESSION {target} = {sql.size(settings.target_file_size_bytes)}")
+    before = table.metadata.current_snapshot_id
+    # The threshold says which files are small enough to be rewritten, not how large they become
+    done = job.execute(f"optimize(file_size_threshold => {sql.size(threshold)})", where, {"snapshot_before": before})
+    after = job.context.load_table()
+    ours = snapshots_of(after, done.query_id)
+    rows = [verify_rows(job, after, snapshot) for snapshot in ours]
+    if ours:
+        job.context.committed({"snapshot_id": ours[-1].snapshot_id})
+    told = [summary(snapshot) for snapshot in ours]
+
+    def total(name: str) -> int:
+        return sum(int(one.get(name, 0)) for one in told)
+
+    rewritten, added = total("deleted-data-files"), total("added-data-files")
+    return OperationResult(
+        changed=bool(ours),
+        message=(
+            f"rewrote {rewritten} data files into {added}, applying {total('removed-delete-files')} delete files"
+            if ours
+            else "Trino found no file to rewrite"
+        ),
+        files_rewritten=rewritten,
+        bytes_rewritten=total("removed-files-size"),
+        files_added=added,
+        bytes_added=total("added-files-size"),
+        delete_files_removed=total("removed-delete-files"),
+        snapshot_before=before,
+        snapshot_after=after.metadata.current_snapshot_id,
+        details={"rows": rows[-1] if rows else None, "reported": done.reported, **_query(done.query_id, done.info_uri)},
+    )
+
+
+def _rewritten(group: FileGroup, threshold: int) -> bool:
+    """Whether Trino would rewrite the group: it does not split files that are too large."""
+    return bool(group.deletes) or sum(file.file_size_bytes < threshold for file in group.files) > 1
+
+
+def _where(groups: Sequence[FileGroup], text: str) -> str:
+    """The files by name: Trino applies predicates over partition columns only."""
+    names = ", ".join(sql.text(file.path) for group in groups for file in group.files)
+    if len(names) > _LONGEST_LIST:
+        count = sum(len(group.files) for group in groups)
+        raise UnsupportedSetting(
+            f"setting filter={text!r}: {count} files are to be rewritten, more than one statement to Trino can name: "
+            "narrow the filter, leave it out, or use engine local or spark"
+        )
+    return f' WHERE "$path" IN ({names})'
+
+
+def _query(query_id: str, info_uri: str | None) -> dict[str, str]:
+    return {"query_id": query_id, **({"info_uri": info_uri} if info_uri else {})}

@@ -1,0 +1,101 @@
+"""Holds what Trino left behind against what was there before, by the table's metadata and storage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from pyiceberg.manifest import ManifestContent, ManifestFile
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+
+from airflow_provider_floe.engines.trino.job import Job
+from airflow_provider_floe.errors import UnsafeOperation, VerificationFailed
+from airflow_provider_floe.iceberg.file_comparison import Comparison
+from airflow_provider_floe.iceberg.listing import file_size, list_files
+from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
+from airflow_provider_floe.iceberg.paths import DEFAULT_RULES, normalise
+from airflow_provider_floe.iceberg.reachability import ReferenceWalk
+
+_MEMORY = 256 * 1024**2
+_HEADS = 16
+
+
+def verify_rows(job: Job, table: Table, snapshot: Snapshot) -> int | None:
+    """Rows of a snapshot that was to change none, which are as many as those of its parent.
+
+    :returns: None where there is no parent to compare with any more.
+    :raises VerificationFailed: when they are not.
+    """
+    parent = snapshot.parent_snapshot_id
+    if parent is None or table.metadata.snapshot_by_id(parent) is None:
+        return None
+    before, after = _rows(job, table, parent), _rows(job, table, snapshot.snapshot_id)
+    if before != after:
+        raise VerificationFailed(
+            f"snapshot {snapshot.snapshot_id}, which Trino committed on {job.request.table}, has {after:,} rows, but "
+            f"{before:,} were there before: roll the table back to snapshot {parent} and report this"
+        )
+    return after
+
+
+def _rows(job: Job, table: Table, snapshot_id: int) -> int:
+    """As the manifests say; where deletes are to be taken off, as a query counts them."""
+    manifests = snapshot_manifests(table, snapshot_id)
+    counts = [_manifest_rows(manifest) for manifest in manifests if manifest.content == ManifestContent.DATA]
+    if None not in counts and not any(manifest.content == ManifestContent.DELETES for manifest in manifests):
+        return sum(count or 0 for count in counts)
+    return int(job.session.rows(f"SELECT count(*) FROM {job.table_sql} FOR VERSION AS OF BIGINT '{snapshot_id}'")[0][0])
+
+
+def _manifest_rows(manifest: ManifestFile) -> int | None:
+    if manifest.added_rows_count is None or manifest.existing_rows_count is None:
+        return None
+    return manifest.added_rows_count + manifest.existing_rows_count
+
+
+def verify_same_files(job: Job, table: Table, snapshot: Snapshot) -> None:
+    """:raises VerificationFailed: when a rewrite of manifests lost, added or changed a file's entry."""
+    parent = snapshot.parent_snapshot_id
+    if parent is None or table.metadata.snapshot_by_id(parent) is None:
+        return
+    if _files_digest(table, parent) != _files_digest(table, snapshot.snapshot_id):
+        raise VerificationFailed(
+            f"snapshot {snapshot.snapshot_id}, which Trino committed on {job.request.table}, does not hold the files "
+            f"of its parent: roll the table back to snapshot {parent} and report this"
+        )
+
+
+def _files_digest(table: Table, snapshot_id: int) -> tuple[int, int]:
+    """Number of the live files, and a sum over them that does not depend on their order."""
+    count = total = 0
+    for file in live_files(table.io, snapshot_manifests(table, snapshot_id)):
+        entry = repr((file.path, int(file.content), file.record_count, file.sequence_number)).encode()
+        total += int.from_bytes(hashlib.blake2b(entry, digest_size=16).digest())
+        count += 1
+    return count, total
+
+
+def verify_storage(job: Job) -> None:
+    """:raises VerificationFailed: when a file that the table references is gone from storage."""
+    table = job.context.load_table()
+    root = table.location()
+    with Comparison(normalise(root), DEFAULT_RULES, _MEMORY) as comparison:
+        for batch in list_files(table.io, root):
+            comparison.add_listed(batch)
+        fresh = job.context.load_table()
+        known = {snapshot.snapshot_id for snapshot in table.metadata.snapshots}
+        comparison.add_referenced((file, True) for file in ReferenceWalk().new_files(fresh, known))
+        try:
+            comparison.refuse_partial_listing(root)
+        except UnsafeOperation as error:
+            raise VerificationFailed(f"after Trino deleted files of {job.request.table}: {error}") from error
+
+
+def gone(table: Table, paths: Iterable[str]) -> set[str]:
+    """Those of the files that are not in storage any more."""
+    every = list(paths)
+    with ThreadPoolExecutor(_HEADS, thread_name_prefix="floe-gone") as pool:
+        sizes = pool.map(lambda path: file_size(table.io, path), every)
+        return {path for path, size in zip(every, sizes, strict=True) if size is None}
