@@ -1,0 +1,131 @@
+"""The route by Spark Connect: the calls are sent from this process, under a session and a tag of their own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_provider_floe.engines.base import OperationContext
+from airflow_provider_floe.engines.spark import job
+from airflow_provider_floe.engines.spark.outcome import translated
+from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable, MissingExtra
+
+log = logging.getLogger(__name__)
+
+_OLDEST = 4
+"""Major version: the client that the Spark provider brings sends what Spark 3.5 cannot read."""
+
+
+class ConnectRoute:
+    """Sends the calls to a Spark Connect server.
+
+    :param url: ``sc://host:port/;token=...``; it may hold a token and is never shown.
+    :param connection: names the connection in messages.
+    """
+
+    java = False
+
+    def __init__(self, url: str, connection: str) -> None:
+        self._url = url
+        self.connection = connection
+
+    def job(self, request: Mapping[str, Any], context: OperationContext) -> ConnectJob:
+        """See :class:`~airflow_provider_floe.engines.spark.route.SparkRoute`."""
+        session_id = str(uuid.uuid4())
+        return ConnectJob(self._session(session_id), session_id, request, self.connection)
+
+    def probe(self, catalogs: Sequence[str], wanted: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Ask the server, in a session of its own."""
+        session = self._session(str(uuid.uuid4()))
+        try:
+            return job.probe(session, list(catalogs), {name: dict(arguments) for name, arguments in wanted.items()})
+        except Exception as error:
+            raise translated(_described(error), self.connection) from error
+        finally:
+            session.stop()
+
+    def interrupt(self, job_id: str) -> None:
+        """Stop a job that an earlier process began, by the id that it had."""
+        session_id, _, tag = job_id.rpartition("/")
+        session = self._session(session_id.rpartition(":")[2])
+        try:
+            session.interruptTag(tag)
+        finally:
+            session.stop()
+
+    def _session(self, session_id: str) -> Any:
+        try:
+            from pyspark.sql.connect.session import SparkSession
+        except ImportError as error:
+            raise MissingExtra("engine spark over Spark Connect", "spark-connect") from error
+        separator = "" if self._url.endswith(("/", ";")) else ";" if "/;" in self._url else "/;"
+        try:
+            session = SparkSession.builder.remote(f"{self._url}{separator};session_id={session_id}").create()
+            version = str(session.version)
+        except Exception as error:
+            raise EngineUnavailable(
+                f"Spark Connect of connection {self.connection!r} does not answer: check host, port, token and TLS of "
+                f"the connection, and that the server runs ({type(error).__name__})"
+            ) from None  # its text may hold the URL with the token
+        if int(version.partition(".")[0]) < _OLDEST:
+            session.stop()
+            raise ConfigurationError(
+                f"connection {self.connection!r} leads to Spark Connect {version}, but its client here speaks to "
+                f"Spark {_OLDEST} and newer only: use a connection of type spark (spark-submit) for Spark 3.5"
+            )
+        return session
+
+
+class ConnectJob:
+    """A request that a thread of this process sends, and waits for."""
+
+    def __init__(self, session: Any, session_id: str, request: Mapping[str, Any], connection: str) -> None:
+        self._session = session
+        self._connection = connection
+        self._tag = f"floe-{request['operation_id']}"
+        self.id = f"connect:{session_id}/{self._tag}"
+        self._request = dict(request)
+        self._result: Mapping[str, Any] = {}
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=self._tag, daemon=True)
+
+    def begin(self) -> None:
+        """Send the calls, one after the other."""
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the server has answered."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def keep_alive(self) -> None:
+        """The client does that itself: a server drops the work of a client that is gone."""
+
+    def stop(self) -> None:
+        """Interrupt what runs under our tag; the thread ends with the error that this causes."""
+        self._session.interruptTag(self._tag)
+
+    def result(self) -> Mapping[str, Any]:
+        """What the calls gave."""
+        if self._error is not None:
+            raise translated(_described(self._error), self._connection) from self._error
+        return self._result
+
+    def clean_up(self) -> None:
+        """End the session, with its views."""
+        if not self._thread.is_alive():
+            self._session.stop()
+
+    def _run(self) -> None:
+        try:
+            self._session.addTag(self._tag)  # tags belong to the thread
+            self._result = job.run(self._session, self._request)
+        except BaseException as error:
+            self._error = error
+
+
+def _described(error: BaseException) -> dict[str, str]:
+    return {"type": type(error).__name__, "message": str(error)}

@@ -1,0 +1,90 @@
+"""The Spark engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
+from airflow_provider_floe.engines.capabilities import Capabilities, OperationCapability, refused_settings
+from airflow_provider_floe.engines.spark import expire, orphans, rewrite_data, rewrite_manifests
+from airflow_provider_floe.engines.spark.capabilities import WANTED, route_refusals, spark_capabilities
+from airflow_provider_floe.engines.spark.route import SparkRoute
+from airflow_provider_floe.engines.spark.task import SparkTask
+from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting
+from airflow_provider_floe.policies.model import OperationSettings
+from airflow_provider_floe.tables import Operation
+
+log = logging.getLogger(__name__)
+
+_OPERATIONS: dict[Operation, Callable[[SparkTask], OperationResult]] = {
+    Operation.REWRITE_DATA_FILES: rewrite_data.run,
+    Operation.REWRITE_MANIFESTS: rewrite_manifests.run,
+    Operation.EXPIRE_SNAPSHOTS: expire.run,
+    Operation.REMOVE_ORPHAN_FILES: orphans.run,
+}
+
+
+class SparkEngine:
+    """Carries out operations with the procedures of Iceberg on Spark.
+
+    :param route: how requests get to Spark.
+    :param catalogs: Spark's names of the catalogs, by the names that policies use.
+    """
+
+    name = "spark"
+
+    def __init__(self, route: SparkRoute, catalogs: Mapping[str, str]) -> None:
+        self._route = route
+        self._catalogs = dict(catalogs)
+        self._capabilities: Capabilities | None = None
+
+    def probe(self) -> Capabilities:
+        """Ask Spark once which catalogs, procedures, arguments and options there are.
+
+        :raises EngineUnavailable: or ConfigurationError, naming the connection and what to check.
+        """
+        if self._capabilities is None:
+            found = self._route.probe(sorted(set(self._catalogs.values())), WANTED)
+            log.info("Spark of connection %s: %s", self._route.connection, found)
+            self._capabilities = spark_capabilities(
+                found, java=self._route.java, connection=self._route.connection, catalogs=self._catalogs
+            )
+        return self._capabilities
+
+    def execute(self, request: OperationRequest, context: OperationContext) -> OperationResult:
+        """Run one operation to its end; see :class:`~airflow_provider_floe.engines.base.Engine`."""
+        table = request.table
+        names = (self._catalog(table.catalog), *table.namespace, table.name)
+        honoured = replace(request, settings=self._honoured(request))
+        result = _OPERATIONS[request.operation](SparkTask(honoured, context, self._route, names))
+        log.info("%s on %s: %s", request.operation, table, result.message)
+        return result
+
+    def _honoured(self, request: OperationRequest) -> OperationSettings:
+        """The settings, with the defaults for those that the plan allows to ignore.
+
+        What the runtime lacks was found out for the plan; that is not asked again for every task.
+
+        :raises UnsupportedSetting: for what cannot be honoured and may not be ignored.
+        """
+        settings = request.settings
+        refusals = route_refusals(request.operation, java=self._route.java)
+        refused = refused_settings(OperationCapability(refused=refusals), settings)
+        if reasons := [reason for wire, reason in refused.items() if wire not in request.ignored_settings]:
+            raise UnsupportedSetting(f"{request.table}: {'; '.join(reasons)}")
+        defaults = {
+            name: field.get_default(call_default_factory=True, validated_data={})
+            for name, field in type(settings).model_fields.items()
+            if (field.alias or name) in refused
+        }
+        return settings.model_copy(update=defaults)
+
+    def _catalog(self, name: str) -> str:
+        if name not in self._catalogs:
+            raise ConfigurationError(
+                f"connection {self._route.connection!r} does not say how Spark calls catalog {name!r}: add it to "
+                f"spark_catalogs in its extra (it has {', '.join(sorted(self._catalogs)) or 'none'})"
+            )
+        return self._catalogs[name]

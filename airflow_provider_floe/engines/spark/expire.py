@@ -1,0 +1,170 @@
+"""Expire snapshots on Spark: exactly those that policy and retention let go, with the deletions foretold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+from pyiceberg.table import Table
+from pyiceberg.table.refs import SnapshotRefType
+
+from airflow_provider_floe.engines.base import Deletion, OperationResult
+from airflow_provider_floe.engines.local.deletion import check_caps
+from airflow_provider_floe.engines.local.expire_commit import Removal
+from airflow_provider_floe.engines.spark import request as requests
+from airflow_provider_floe.engines.spark.guards import refuse_unsafe
+from airflow_provider_floe.engines.spark.task import SparkTask
+from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
+from airflow_provider_floe.iceberg.listing import file_size
+from airflow_provider_floe.iceberg.manifests import snapshot_manifests
+from airflow_provider_floe.iceberg.reachability import ReachableFile, unreachable_after
+from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire
+from airflow_provider_floe.policies.model import ExpireSnapshots
+
+_SIZE_READERS = 8
+
+
+def run(task: SparkTask) -> OperationResult:
+    """Expire snapshots by id; Spark deletes the files that nothing references then.
+
+    The ids are chosen here, by the rules of the local engine, so that Spark's own idea of age plays no part. What
+    it will delete is computed before, held against the caps and journaled; what it says it deleted, against that.
+
+    :raises RetentionRefused: the table forbids it, or Spark would expire more than the policy.
+    :raises UnsafeOperation: a cap would be exceeded; nothing was done.
+    :raises VerificationFailed: more is gone than was to go.
+    """
+    settings = task.request.settings
+    if not isinstance(settings, ExpireSnapshots):
+        raise ConfigurationError(f"expire_snapshots needs settings of expireSnapshots, not {type(settings).__name__}")
+    task.context.checkpoint()
+    before = task.context.load_table()
+    refuse_unsafe(before, deletes_files=True)
+    now = task.context.now()
+    plan = snapshots_to_expire(before.metadata, settings, now)
+    if plan.empty and not (settings.clean_expired_metadata and _has_old_metadata(before)):
+        return task.result(before, None, "no snapshot is past retention")
+    _refuse_more_than_planned(before, plan, now)
+    foretold = unreachable_after(before, before, without=plan.snapshot_ids)
+    deletions = _deletions(before, foretold.files)
+    _check_caps(settings, before, plan, deletions)
+    task.context.journal.record_deletions(deletions)
+    removal = Removal(plan.snapshot_ids, plan.refs_to_drop)
+    step = requests.expire_snapshots(task.names, plan.snapshot_ids, clean_metadata=settings.clean_expired_metadata)
+    outcome = task.run(before, [step], removal.detail(before))
+    after = task.context.load_table()
+    task.context.committed(removal.detail(before))
+    return _report(task, before, after, plan, deletions, outcome)
+
+
+def _has_old_metadata(table: Table) -> bool:
+    return len(table.metadata.schemas) > 1 or len(table.metadata.partition_specs) > 1
+
+
+def _refuse_more_than_planned(table: Table, plan: ExpirePlan, now: datetime) -> None:
+    """Spark applies what branches and tags set for themselves, also where the policy would keep more."""
+    metadata = table.metadata
+    now_ms = int(now.timestamp() * 1000)
+    default = int(metadata.properties.get(MIN_SNAPSHOTS, 1))
+    for name, ref in metadata.refs.items():
+        if name in plan.refs_to_drop:
+            continue
+        if (
+            name != "main"
+            and ref.max_ref_age_ms is not None
+            and _age(table, ref.snapshot_id, now_ms) > (ref.max_ref_age_ms)
+        ):
+            raise RetentionRefused(f"Spark would drop {ref.snapshot_ref_type} {name}, past its age: use engine local")
+        if ref.snapshot_ref_type is not SnapshotRefType.BRANCH or ref.max_snapshot_age_ms is None:
+            continue
+        depth, snapshot = 0, metadata.snapshot_by_id(ref.snapshot_id)
+        while snapshot is not None:
+            old = depth >= (ref.min_snapshots_to_keep or default)
+            old = old and now_ms - snapshot.timestamp_ms >= ref.max_snapshot_age_ms
+            if old and snapshot.snapshot_id not in plan.snapshot_ids:
+                raise RetentionRefused(
+                    f"branch {name} sets a snapshot age of its own, by which Spark would expire snapshot "
+                    f"{snapshot.snapshot_id}, which the policy keeps ({plan.kept.get(snapshot.snapshot_id)}): use "
+                    "engine local, or let the policy keep less"
+                )
+            parent = snapshot.parent_snapshot_id
+            depth, snapshot = depth + 1, metadata.snapshot_by_id(parent) if parent is not None else None
+
+
+def _age(table: Table, snapshot_id: int, now_ms: int) -> int:
+    snapshot = table.metadata.snapshot_by_id(snapshot_id)
+    return 0 if snapshot is None else now_ms - snapshot.timestamp_ms
+
+
+def _deletions(table: Table, files: tuple[ReachableFile, ...]) -> list[Deletion]:
+    """Metadata does not tell the size of manifest lists."""
+
+    def size(file: ReachableFile) -> int:
+        return (file_size(table.io, file.path) or 0) if file.size_bytes is None else file.size_bytes
+
+    with ThreadPoolExecutor(_SIZE_READERS, thread_name_prefix="floe-sizes") as pool:
+        return [
+            Deletion(file.path, found, f"{file.kind} unreachable after expiring snapshots, deleted by Spark")
+            for file, found in zip(files, pool.map(size, files), strict=True)
+        ]
+
+
+def _check_caps(settings: ExpireSnapshots, table: Table, plan: ExpirePlan, deletions: list[Deletion]) -> None:
+    """``maxDeleteShare`` refers to the files deleted and those of the current snapshot together."""
+    current, live = table.metadata.current_snapshot_id, 0
+    if current is not None and current not in plan.snapshot_ids:
+        manifests = snapshot_manifests(table)
+        live = sum(1 + (one.added_files_count or 0) + (one.existing_files_count or 0) for one in manifests)
+    size = sum(deletion.size_bytes for deletion in deletions)
+    check_caps(settings, files=len(deletions), size_bytes=size, of_files=live + len(deletions))
+
+
+def _report(
+    task: SparkTask,
+    before: Table,
+    after: Table,
+    plan: ExpirePlan,
+    deletions: list[Deletion],
+    outcome: Mapping[str, Any],
+) -> OperationResult:
+    reported = dict(outcome["rows"][0][0])
+    deleted = sum(int(count or 0) for name, count in reported.items() if name.startswith("deleted_"))
+    left = {snapshot.snapshot_id for snapshot in after.metadata.snapshots}
+    gone = [one.snapshot_id for one in before.metadata.snapshots if one.snapshot_id not in left]
+    more = set(gone) - set(plan.snapshot_ids)
+    if more or deleted > len(deletions):
+        raise VerificationFailed(
+            f"{task.request.table}: {len(gone)} snapshots are gone and Spark deleted {deleted} files, but "
+            f"{len(plan.snapshot_ids)} snapshots and {len(deletions)} files were to go: something else expired "
+            "snapshots meanwhile, or Spark deleted what it should not have. Check that the table can be read"
+        )
+    if deleted == len(deletions):
+        task.context.journal.mark_deleted([deletion.path for deletion in deletions])
+        size, found = sum(deletion.size_bytes for deletion in deletions), len(deletions)
+    else:  # a concurrent commit kept some, or Spark could not delete them: look which
+        there = [one for one in deletions if file_size(before.io, one.path) is not None]
+        kept = {one.path for one in there}
+        deletions = [one for one in deletions if one.path not in kept]
+        task.context.journal.mark_deleted([deletion.path for deletion in deletions])
+        size, found = sum(deletion.size_bytes for deletion in deletions), len(deletions)
+    schemas = len(before.metadata.schemas) - len(after.metadata.schemas)
+    specs = len(before.metadata.partition_specs) - len(after.metadata.partition_specs)
+    dropped = [name for name in plan.refs_to_drop if name not in after.metadata.refs]
+    parts = [f"expired {len(gone)} of {len(before.metadata.snapshots)} snapshots"]
+    if dropped:
+        parts.append(f"dropped {', '.join(dropped)}, past their age")
+    if schemas or specs:
+        parts.append(f"removed {schemas} unused schemas and {specs} unused specs")
+    parts.append(f"Spark deleted {found} files ({size} bytes) that nothing references any more")
+    return task.result(
+        before,
+        after,
+        "; ".join(parts),
+        changed=bool(gone or dropped or schemas or specs),
+        snapshots_expired=len(gone),
+        files_deleted=found,
+        bytes_deleted=size,
+        details={"spark": reported, "application": outcome.get("application"), "refs": dropped},
+    )

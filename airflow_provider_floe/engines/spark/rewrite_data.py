@@ -1,0 +1,144 @@
+"""Rewrite data files on Spark: only where there is work, and held against the metadata afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyiceberg.manifest import ManifestContent
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+
+from airflow_provider_floe.engines.base import OperationResult
+from airflow_provider_floe.engines.spark import request as requests
+from airflow_provider_floe.engines.spark.changes import (
+    ROW_COUNT,
+    ROW_LINEAGE,
+    Change,
+    change_of,
+    own_snapshots,
+    verify_rows,
+)
+from airflow_provider_floe.engines.spark.guards import refuse_unsafe
+from airflow_provider_floe.engines.spark.task import SparkTask
+from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError, EngineUnavailable
+from airflow_provider_floe.iceberg.filters import matching_paths
+from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
+from airflow_provider_floe.iceberg.selection import Selection, select_rewrite
+from airflow_provider_floe.policies.model import RewriteDataFiles
+
+log = logging.getLogger(__name__)
+
+
+def run(task: SparkTask) -> OperationResult:
+    """Rewrite the data files of a table that are too small, too large, under deletes, or not in order.
+
+    :raises VerificationFailed: after the commit, naming the snapshot to go back to.
+    :raises CommitConflict: or another of Spark's errors; complete commits stay.
+    """
+    settings = task.request.settings
+    if not isinstance(settings, RewriteDataFiles):
+        raise ConfigurationError(f"rewrite_data_files needs its own settings, not {type(settings).__name__}")
+    task.context.checkpoint()
+    before = task.context.load_table()
+    refuse_unsafe(before, deletes_files=False)
+    selection = _selection(before, settings)
+    if not selection.groups and not selection.dangling:
+        return task.result(before, None, "no data file needs rewriting")
+    unordered = _unordered(before, settings, selection)
+    if settings.strategy != "BINPACK" and not unordered:
+        selection = _selection(before, settings.model_copy(update=_ANY_ORDER))
+        if not selection.groups and not selection.dangling:
+            return task.result(before, None, "no data file needs rewriting: all have a good size, and their order")
+    step = requests.rewrite_data_files(task.names, before.metadata, settings, rewrite_all=unordered)
+    detail = {
+        "table_uuid": str(before.metadata.table_uuid),
+        "snapshot_before": before.metadata.current_snapshot_id,
+    }
+    mark = selection.mark if settings.strategy != "BINPACK" else None
+    outcome: Mapping[str, Any] = {}
+    try:
+        outcome = task.run(before, [step], detail, mark=mark, count_rows=_what_to_count(before))
+    except (CommitOutcomeUnknown, EngineUnavailable) as error:
+        if task.evidence_id is None or not own_snapshots(before, task.context.load_table(), task.evidence_id):
+            raise
+        log.warning("%s: its commits are in the table, although %s", task.request.table, error)
+    after = task.context.load_table()
+    own = own_snapshots(before, after, task.evidence_id)
+    if not own:
+        return task.result(before, None, "Spark found no data file to rewrite")
+    task.context.committed({**detail, "snapshot_after": own[-1].snapshot_id})
+    return _report(task, settings, before, after, own, outcome)
+
+
+_ANY_ORDER = {"strategy": "BINPACK", "sort_order": [], "z_order_columns": []}
+
+
+def _selection(table: Table, settings: RewriteDataFiles) -> Selection:
+    files = list(live_files(table.io, snapshot_manifests(table)))
+    matching = matching_paths(table, settings.filter) if settings.filter else None
+    return select_rewrite(table.metadata, files, settings, matching)
+
+
+def _unordered(table: Table, settings: RewriteDataFiles, selection: Selection) -> bool:
+    """Whether a file may stand outside the order asked for: the snapshot that added it would say that it does not."""
+    if settings.strategy == "BINPACK":
+        return False
+    ordered = {
+        snapshot.snapshot_id
+        for snapshot in table.metadata.snapshots
+        if snapshot.summary is not None
+        and snapshot.summary.additional_properties.get(requests.MARK_PROPERTY) == selection.mark
+    }
+    return any(file.snapshot_id not in ordered for group in selection.groups for file in group.files)
+
+
+def _what_to_count(table: Table) -> str | None:
+    if table.metadata.format_version >= 3:
+        return ROW_LINEAGE
+    deletes = any(manifest.content == ManifestContent.DELETES for manifest in snapshot_manifests(table))
+    return ROW_COUNT if deletes else None
+
+
+def _report(
+    task: SparkTask,
+    settings: RewriteDataFiles,
+    before: Table,
+    after: Table,
+    own: Sequence[Snapshot],
+    outcome: Mapping[str, Any],
+) -> OperationResult:
+    spec_id = settings.output_spec_id if settings.output_spec_id is not None else before.metadata.default_spec_id
+    counts = outcome.get("counts") or {}
+    changes: list[Change] = []
+    for snapshot in own:
+        change = change_of(after, snapshot)
+        verify_rows(after, snapshot, change, spec_id, counts.get(str(snapshot.snapshot_id)))
+        changes.append(change)
+    rewritten = sum(change.expected.files for change in changes)
+    added = sum(len(change.added) for change in changes)
+    reported = dict(outcome["rows"][0][0]) if outcome.get("rows") and outcome["rows"][0] else {}
+    failed = int(reported.get("failed_data_files_count") or 0)
+    for name, found in (("rewritten_data_files_count", rewritten), ("added_data_files_count", added)):
+        if name in reported and int(reported[name]) != found:
+            log.warning("%s: Spark reports %s=%s, its commits %s", task.request.table, name, reported[name], found)
+    details: dict[str, Any] = {
+        "snapshots": [snapshot.snapshot_id for snapshot in own],
+        "spark": reported,
+        "application": outcome.get("application"),
+    }
+    if failed:
+        details["failed_commits"] = failed
+    return task.result(
+        before,
+        after,
+        f"rewrote {rewritten} data files into {added} in {len(own)} commits"
+        + (f"; {failed} files were left as they are, because their commits failed" if failed else ""),
+        files_rewritten=rewritten,
+        bytes_rewritten=sum(change.bytes_removed for change in changes),
+        files_added=added,
+        bytes_added=sum(change.bytes_added for change in changes),
+        delete_files_removed=sum(change.delete_files_removed for change in changes),
+        details=details,
+    )

@@ -1,0 +1,103 @@
+"""Rewrite manifests on Spark: only where there is work, and every live file held against the parent afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyiceberg.manifest import ManifestFile
+from pyiceberg.table import Table
+
+from airflow_provider_floe.engines.base import OperationResult
+from airflow_provider_floe.engines.spark import request as requests
+from airflow_provider_floe.engines.spark.changes import own_snapshots, verify_same_files
+from airflow_provider_floe.engines.spark.guards import refuse_unsafe
+from airflow_provider_floe.engines.spark.task import SparkTask
+from airflow_provider_floe.errors import ConfigurationError
+from airflow_provider_floe.iceberg.manifest_selection import (
+    clustering_fields,
+    group_bytes,
+    manifest_mark,
+    matches,
+    select_manifests,
+)
+from airflow_provider_floe.iceberg.manifests import snapshot_manifests
+from airflow_provider_floe.policies.model import RewriteManifests
+
+_GROUP_BYTES = group_bytes(16 * 1024**3)
+
+
+def run(task: SparkTask) -> OperationResult:
+    """Rewrite the manifests that are too small, too large or not clustered.
+
+    :raises VerificationFailed: after the commit, naming the snapshot to go back to.
+    """
+    settings = task.request.settings
+    if not isinstance(settings, RewriteManifests):
+        raise ConfigurationError(f"rewrite_manifests needs its own settings, not {type(settings).__name__}")
+    task.context.checkpoint()
+    before = task.context.load_table()
+    refuse_unsafe(before, deletes_files=False)
+    clustering_fields(before.metadata, settings, before.metadata.default_spec_id)
+    manifests = snapshot_manifests(before)
+    mark = manifest_mark(before.metadata, settings)
+    done = _made_with(before, mark)
+    spec_ids = {
+        group.spec_id
+        for group in select_manifests(before.metadata, manifests, settings, _GROUP_BYTES)
+        if group.manifests_out < len(group.manifests) or not done >= {one.added_snapshot_id for one in group.manifests}
+    }
+    if not spec_ids:
+        return task.result(before, None, f"none of {len(manifests)} manifests needs rewriting")
+    steps = [
+        requests.rewrite_manifests(task.names, settings, spec_id, _chosen(before, settings, spec_id, manifests))
+        for spec_id in sorted(spec_ids)
+    ]
+    detail = {
+        "table_uuid": str(before.metadata.table_uuid),
+        "snapshot_before": before.metadata.current_snapshot_id,
+    }
+    outcome = task.run(before, steps, detail, mark=mark)
+    after = task.context.load_table()
+    own = own_snapshots(before, after, task.evidence_id)
+    if not own:
+        return task.result(before, None, "Spark found no manifests to rewrite")
+    task.context.committed({**detail, "snapshot_after": own[-1].snapshot_id})
+    rewritten = added = 0
+    for snapshot in own:
+        verify_same_files(after, snapshot)
+        parents = {one.manifest_path for one in snapshot_manifests(after, snapshot.parent_snapshot_id)}
+        ours = {one.manifest_path for one in snapshot_manifests(after, snapshot.snapshot_id)}
+        rewritten, added = rewritten + len(parents - ours), added + len(ours - parents)
+    details: dict[str, Any] = {
+        "snapshots": [snapshot.snapshot_id for snapshot in own],
+        "spark": [rows[0] for rows in outcome["rows"] if rows],
+        "application": outcome.get("application"),
+    }
+    return task.result(
+        before,
+        after,
+        f"rewrote {rewritten} of {len(manifests)} manifests into {added}",
+        manifests_rewritten=rewritten,
+        manifests_added=added,
+        details=details,
+    )
+
+
+def _made_with(table: Table, mark: str) -> set[int | None]:
+    """The snapshots whose manifests a rewrite with these settings made."""
+    return {
+        snapshot.snapshot_id
+        for snapshot in table.metadata.snapshots
+        if snapshot.summary is not None and snapshot.summary.additional_properties.get(requests.MARK_PROPERTY) == mark
+    }
+
+
+def _chosen(table: Table, settings: RewriteManifests, spec_id: int, manifests: list[ManifestFile]) -> list[str] | None:
+    if settings.rewrite_if is None:
+        return None
+    spec = table.metadata.specs()[spec_id]
+    return [
+        one.manifest_path
+        for one in manifests
+        if one.partition_spec_id == spec_id and matches(one, settings.rewrite_if, table.metadata, spec)
+    ]

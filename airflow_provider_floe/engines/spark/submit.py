@@ -1,0 +1,181 @@
+"""The route by spark-submit: the job is a process of its own, and reports through the table's storage."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from pyiceberg.table import Table
+
+from airflow_provider_floe.engines.base import OperationContext
+from airflow_provider_floe.engines.spark import job
+from airflow_provider_floe.engines.spark.outcome import translated
+from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable
+from airflow_provider_floe.iceberg.listing import delete_files, file_size
+
+log = logging.getLogger(__name__)
+
+FOLDER = "_floe"
+"""Below the table's location; engines take what begins with ``_`` for no part of the table."""
+LEASH_SECONDS = 60.0
+"""A job stops itself when its leash was not renewed for so long: less than a table's lease outlives its holder."""
+_RENEW_SECONDS = 10.0
+_PROBE_SECONDS = 180.0
+
+
+class Submission(Protocol):
+    """One run of spark-submit."""
+
+    @property
+    def id(self) -> str:
+        """The cluster's id of the application or driver where one is known, else host and process."""
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit code once it is over, waiting at most so long; None while it runs."""
+
+    def kill(self) -> None:
+        """End the application, on the cluster too, and spark-submit."""
+
+
+class Submitter(Protocol):
+    """Runs spark-submit."""
+
+    def __call__(self, application: Path, arguments: Sequence[str], *, files: Sequence[Path], name: str) -> Submission:
+        """Start it.
+
+        :param files: files that the driver needs, wherever it runs.
+        :param name: the application's name, for people.
+        :raises EngineUnavailable: when spark-submit cannot be started.
+        """
+
+
+class SubmitRoute:
+    """Runs the job of this package with spark-submit.
+
+    :param submit: starts spark-submit.
+    :param connection: names the connection in messages.
+    """
+
+    java = True
+
+    def __init__(self, submit: Submitter, connection: str) -> None:
+        self._submit = submit
+        self.connection = connection
+
+    def job(self, request: Mapping[str, Any], context: OperationContext) -> SubmittedJob:
+        """See :class:`~airflow_provider_floe.engines.spark.route.SparkRoute`."""
+        return SubmittedJob(self._submit, self.connection, request, context.load_table())
+
+    def probe(self, catalogs: Sequence[str], wanted: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Run the job once; its driver must be on this machine (deploy mode client)."""
+        with tempfile.TemporaryDirectory(prefix="floe-spark-") as folder:
+            result = Path(folder, "probe.json")
+            request = Path(folder, "request.json")
+            request.write_text(json.dumps({"catalogs": list(catalogs), "probe": wanted, "result": str(result)}))
+            submission = self._submit(Path(job.__file__), [str(request)], files=[request], name="floe: probe")
+            until = time.monotonic() + _PROBE_SECONDS
+            try:
+                while (code := submission.wait(1.0)) is None:
+                    if time.monotonic() > until:
+                        raise EngineUnavailable(
+                            f"Spark of connection {self.connection!r} did not answer within {_PROBE_SECONDS:.0f} s: "
+                            "check that its master has room for an application"
+                        )
+            finally:
+                submission.kill()
+            if code or not result.exists():
+                raise EngineUnavailable(
+                    f"Spark of connection {self.connection!r} cannot be used: spark-submit ended with code {code}. "
+                    f"Check the master and deploy mode of the connection, and that Spark has "
+                    "Iceberg's runtime and SQL extensions; the task log has what spark-submit printed"
+                )
+            found: Mapping[str, Any] = json.loads(result.read_text())
+            return found
+
+
+class SubmittedJob:
+    """A running job and the files by which it and we speak, below the table's location."""
+
+    def __init__(self, submit: Submitter, connection: str, request: Mapping[str, Any], table: Table) -> None:
+        self._submit = submit
+        self._connection = connection
+        self._request = request
+        self._table = table
+        base = f"{table.location().rstrip('/')}/{FOLDER}/{request['operation_id']}"
+        self._leash, self._result = f"{base}.leash", f"{base}.json"
+        self.id = f"spark-submit:{self._leash}"
+        self._renewals = 0
+        self._renewed = 0.0
+        self._folder = tempfile.TemporaryDirectory(prefix="floe-spark-")
+        self._submission: Submission | None = None
+        self._code: int | None = None
+
+    def begin(self) -> None:
+        """Write request and leash, and start spark-submit."""
+        operation_id = self._request["operation_id"]
+        path = Path(self._folder.name, f"{operation_id}.json")
+        path.write_text(
+            json.dumps({**self._request, "leash": self._leash, "leash_seconds": LEASH_SECONDS, "result": self._result})
+        )
+        self.keep_alive()
+        name = f"floe: {self._request['operation']} {'.'.join(self._request['table'])} {operation_id}"
+        self._submission = self._submit(Path(job.__file__), [str(path)], files=[path], name=name)
+        log.info("%s runs as %s", name, self._submission.id)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether spark-submit is over."""
+        if self._code is None and self._submission is not None:
+            self._code = self._submission.wait(seconds)
+        return self._code is not None
+
+    def keep_alive(self) -> None:
+        """Renew the leash, every ten seconds."""
+        if self._renewals == 0 or time.monotonic() - self._renewed > _RENEW_SECONDS:
+            self._renewals += 1
+            self._renewed = time.monotonic()
+            self._write(str(self._renewals))
+
+    def stop(self) -> None:
+        """Kill it, and tell the driver, should it not be reached that way."""
+        try:
+            self._write(job.STOP)
+        finally:
+            if self._submission is not None:
+                self._submission.kill()
+
+    def result(self) -> Mapping[str, Any]:
+        """What the job wrote."""
+        if file_size(self._table.io, self._result) is None:
+            raise self._failure()
+        with self._table.io.new_input(self._result).open() as stream:
+            found: Mapping[str, Any] = json.loads(stream.read())
+        if "error" in found:
+            raise translated(found["error"], self._connection)
+        return found
+
+    def clean_up(self) -> None:
+        """Remove the files."""
+        delete_files(self._table.io, [self._leash, self._result])
+        self._folder.cleanup()
+
+    def _failure(self) -> Exception:
+        if self._code == job.NO_TABLE:
+            return ConfigurationError(
+                f"Spark of connection {self._connection!r} cannot load {'.'.join(self._table.name())}: check that its "
+                "configuration has that catalog, with the same server, credentials and storage, and how the "
+                "connection maps catalog names (spark_catalogs)"
+            )
+        return EngineUnavailable(
+            f"the job on Spark of connection {self._connection!r} ended with code {self._code} and left no result: "
+            "check the master, its resources, and that Spark has Iceberg's runtime and SQL extensions; the task log "
+            "has what spark-submit printed"
+        )
+
+    def _write(self, text: str) -> None:
+        with self._table.io.new_output(self._leash).create(overwrite=True) as stream:
+            stream.write(text.encode())
