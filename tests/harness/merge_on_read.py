@@ -27,7 +27,9 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update.snapshot import _FastAppendFiles
-from pyiceberg.typedef import Record
+from pyiceberg.typedef import Record, TableVersion
+
+from airflow_provider_floe.engines.local.pyiceberg_adapter import with_int_equality_ids
 
 _PATH_ID, _POS_ID = 2147483546, 2147483545
 _POSITION_SCHEMA = pa.schema(
@@ -178,6 +180,9 @@ class _DeleteManifestWriter(ManifestWriterV2):
     @property
     def _meta(self) -> dict[str, str]:
         return {**super()._meta, "content": "deletes"}
+
+    def _with_partition(self, format_version: TableVersion) -> Schema:
+        return with_int_equality_ids(super()._with_partition(format_version))
 
 
 class _AddDeletes(_FastAppendFiles):

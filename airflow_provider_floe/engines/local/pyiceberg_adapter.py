@@ -44,8 +44,8 @@ from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema, sanitize_column_names
 from pyiceberg.table import FileScanTask, TableProperties
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.typedef import Record
-from pyiceberg.types import LongType, NestedField
+from pyiceberg.typedef import Record, TableVersion
+from pyiceberg.types import IntegerType, ListType, LongType, NestedField, StructType
 
 from airflow_provider_floe.errors import ConfigurationError, UnsupportedTableFeature
 
@@ -110,8 +110,26 @@ class _WriterV2(ManifestWriterV2):
     def _meta(self) -> dict[str, str]:
         return {**super()._meta, "content": "data" if self._content == ManifestContent.DATA else "deletes"}
 
+    def _with_partition(self, format_version: TableVersion) -> Schema:
+        return with_int_equality_ids(super()._with_partition(format_version))
+
     def new_writer(self) -> Any:
         return _Blocks(super().new_writer())
+
+
+def with_int_equality_ids(entry: Schema) -> Schema:
+    """The schema of manifest entries with ``equality_ids`` as ints, as the format says: pyiceberg takes longs.
+
+    Java readers cannot read a manifest that has equality ids as longs.
+    """
+    file = entry.find_field("data_file")
+    ids = ListType(136, IntegerType(), element_required=True)
+    fields = [
+        field.model_copy(update={"field_type": ids}) if field.name == "equality_ids" else field
+        for field in file.field_type.fields  # type: ignore[attr-defined]
+    ]
+    whole = file.model_copy(update={"field_type": StructType(*fields)})
+    return Schema(*(whole if field.field_id == file.field_id else field for field in entry.fields))
 
 
 def manifest_writer(

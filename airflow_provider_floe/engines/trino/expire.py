@@ -55,6 +55,7 @@ def run(job: Job) -> OperationResult:
     if not cut.snapshot_ids and not plan.refs_to_drop and not cleans:
         kept = f"; {len(plan.snapshot_ids)} are, but older ones are to be kept" if plan.snapshot_ids else ""
         return OperationResult(changed=False, message=f"no snapshot is past retention{kept}")
+    # Foretold, because afterwards nobody can read any more what the expired snapshots referenced
     deletions = unreachable_deletions(before, unreachable_after(before, before, without=cut.snapshot_ids))
     check_expiry_caps(settings, before, cut.snapshot_ids, deletions)
     job.context.journal.record_deletions(deletions)
@@ -69,26 +70,24 @@ def run(job: Job) -> OperationResult:
     expired = [s.snapshot_id for s in before.metadata.snapshots if s.snapshot_id not in left]
     _verify_expired(job, before, settings, expired)
     job.context.committed(detail)
-    became_unreachable = unreachable_after(before, after).files
-    deleted = gone(after, (file.path for file in became_unreachable))
+    deleted = gone(after, (deletion.path for deletion in deletions))
     verify_storage(job)
     job.context.journal.mark_deleted(sorted(deleted))
-    sizes = {deletion.path: deletion.size_bytes for deletion in deletions}
     return OperationResult(
         changed=left != {s.snapshot_id for s in before.metadata.snapshots}
         or after.metadata.refs != before.metadata.refs,
         message=(
             f"expired {len(expired)} of {len(before.metadata.snapshots)} snapshots; deleted {len(deleted)} of "
-            f"{len(became_unreachable)} files that nothing references any more"
+            f"{len(deletions)} files that nothing references any more"
         ),
         snapshots_expired=len(expired),
         files_deleted=len(deleted),
-        bytes_deleted=sum(sizes.get(path, 0) for path in deleted),
+        bytes_deleted=sum(deletion.size_bytes for deletion in deletions if deletion.path in deleted),
         snapshot_before=before.metadata.current_snapshot_id,
         snapshot_after=after.metadata.current_snapshot_id,
         details={
             **detail,
-            "left_over": len(became_unreachable) - len(deleted),
+            "left_over": len(deletions) - len(deleted),
             "query_id": done.query_id,
             "reported": done.reported,
         },

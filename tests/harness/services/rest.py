@@ -9,6 +9,8 @@ from harness.services.base import Facts, Service, Start
 from harness.services.java import java_home
 from harness.services.maven import libraries
 from harness.services.process import answers, free_port, launch, wait_until
+from harness.services.s3 import file_io_properties
+from pyiceberg.catalog.rest import RestCatalog
 
 ICEBERG = "1.10.1"
 _DEPENDENCIES = (
@@ -63,3 +65,11 @@ def _start(home: Path, needs: Mapping[str, Facts]) -> Start:
 
 
 REST = Service("rest", _install, _start, needs=("s3",))
+
+
+def rest_catalog(services: Mapping[str, Facts], name: str = "lake") -> RestCatalog:
+    """pyiceberg's client of the running catalog: who reads what engines leave behind.
+
+    :param services: the facts of ``rest`` and ``s3``.
+    """
+    return RestCatalog(name, uri=services["rest"]["uri"], **file_io_properties(services["s3"]))

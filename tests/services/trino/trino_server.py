@@ -1,0 +1,101 @@
+"""What the tests of the Trino engine share: connections, tables, operations run as a plan would ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from harness.services.base import Facts
+from harness.tables import BY_PART, SCHEMA, FakeContext, context_for, rows
+from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
+from pyiceberg.table import Table
+from trino.dbapi import Connection, connect
+
+from airflow_provider_floe.engines.base import Engine, OperationRequest, OperationResult
+from airflow_provider_floe.engines.trino.engine import TrinoEngine
+from airflow_provider_floe.iceberg.listing import list_files
+from airflow_provider_floe.policies.model import OperationSettings
+from airflow_provider_floe.tables import Operation, TableRef
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Trino, and pyiceberg's client of the catalog that it works on."""
+
+    facts: Facts
+    catalog: RestCatalog
+
+    def connect(self) -> Connection:
+        return connect(host=self.facts["host"], port=int(self.facts["port"]), user="tester")
+
+    def engine(self, catalogs: Mapping[str, str], **options: Any) -> TrinoEngine:
+        return TrinoEngine(self.connect, catalogs, connection="trino_test", **options)
+
+    def rows(self, statement: str) -> list[list[Any]]:
+        """What Trino answers, on a connection of its own."""
+        with self.connect() as connection:
+            found: list[list[Any]] = connection.cursor().execute(statement).fetchall()
+            return found
+
+
+def small_files(
+    catalog: RestCatalog,
+    identifier: str | tuple[str, ...],
+    files: int = 4,
+    *,
+    parts: Sequence[str] = (),
+    properties: Mapping[str, str] | None = None,
+) -> Table:
+    """A table with ``files`` appends of ten rows, for each value of ``parts`` where it is partitioned."""
+    table = catalog.create_table(
+        identifier,
+        schema=SCHEMA,
+        partition_spec=BY_PART if parts else UNPARTITIONED_PARTITION_SPEC,
+        properties={"format-version": "2", **(properties or {})},
+    )
+    for number in range(files):
+        for offset, part in enumerate(parts or ("a",)):
+            table.append(rows((number * max(len(parts), 1) + offset) * 10, 10, part))
+    return table
+
+
+def now_context(table: Table, **fields: Any) -> FakeContext:
+    """A context on the real clock's time, or so many days later."""
+    days = fields.pop("days", 0)
+    return context_for(table, time=datetime.now(UTC) + timedelta(days=days), **fields)
+
+
+def run(
+    engine: Engine,
+    table: Table,
+    operation: Operation,
+    settings: OperationSettings,
+    context: FakeContext | None = None,
+    *,
+    catalog: str = "lake",
+) -> OperationResult:
+    """Run one operation; the table is refreshed."""
+    *namespace, name = table.name()
+    ref = TableRef(catalog, tuple(namespace), name)
+    request = OperationRequest(uuid4().hex, ref, operation, settings)
+    try:
+        return engine.execute(request, context or now_context(table))
+    finally:
+        table.refresh()
+
+
+def stored(table: Table) -> set[str]:
+    """Every file below the table's location."""
+    return {file.path for batch in list_files(table.io, table.location()) for file in batch}
+
+
+def put(table: Table, name: str, content: bytes = b"stray") -> str:
+    """Put a file below the table's location."""
+    path = f"{table.location()}/{name}"
+    with table.io.new_output(path).create() as stream:
+        stream.write(content)
+    return path
