@@ -69,6 +69,8 @@ class AirflowEvents:
             case EventKind.TRIGGERED:
                 Stats.incr("floe_maintenance_triggers_total")
                 Stats.gauge("floe_active_policies", self._active_policies)
+            case EventKind.RUN_REFUSED:
+                Stats.incr("floe_maintenance_failures_total")
             case EventKind.POLICY_MATCHED:
                 Stats.incr("floe_policy_matches_total")
             case EventKind.GATE_EVALUATED:

@@ -12,6 +12,7 @@ from airflow_provider_floe.engines.capabilities import Capabilities
 from airflow_provider_floe.errors import CatalogUnavailable, FloeError, TableNotFound
 from airflow_provider_floe.health.assess import assess_table
 from airflow_provider_floe.health.report import Assessment, AssessmentFailure, FailureKind, HealthReport, TableId
+from airflow_provider_floe.maintenance.ended_early import record_refusal
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.events import Event, EventKind
 from airflow_provider_floe.maintenance.request import RunRequest
@@ -45,8 +46,12 @@ def assess(env: Environment, request: RunRequest) -> Assessment:
     )
     if request.table is not None:
         table = request.table.ref()
-        governance_of(env, request, table)  # refuses before anything is touched
-        env.catalog(table.catalog).load(table)
+        try:
+            governance_of(env, request, table)
+            env.catalog(table.catalog).load(table)
+        except FloeError as error:  # before anything is touched
+            record_refusal(env, request, error)
+            raise
         _settle_first(env, request)
         reports, failures = _assess_tables(env, request, [table])
     else:

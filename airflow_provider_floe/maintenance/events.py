@@ -16,6 +16,7 @@ class EventKind(StrEnum):
     """Kinds of events."""
 
     TRIGGERED = "triggered"
+    RUN_REFUSED = "run refused"
     TABLE_ASSESSED = "table assessed"
     ASSESSMENT_FAILED = "assessment failed"
     POLICY_MATCHED = "policy matched"

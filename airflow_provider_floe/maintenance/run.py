@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from airflow_provider_floe.maintenance.assess import assess
+from airflow_provider_floe.maintenance.ended_early import record_no_operations
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.execute import execute
 from airflow_provider_floe.maintenance.plan import plan
@@ -23,6 +24,8 @@ def run(env: Environment, request: RunRequest, *, cancelled: Callable[[], bool] 
     made = plan(env, assessment.id)
     records: list[OperationRecord] = []
     if not request.dry_run:
+        if not made.batches:
+            record_no_operations(env, request, made)
         for batch in range(len(made.batches)):
             records += execute(env, made.id, batch, context=request.context, cancelled=cancelled).records
     return RunResult(

@@ -150,6 +150,9 @@ def test_an_unhealthy_table_is_maintained_and_then_left_alone(
     for result in (again, run(fresh, for_table()), run(fresh, for_table(force=True))):
         assert set(decisions(result).values()) == {Disposition.NO_WORK}, result.plan.items
         assert all(item.reasons for item in result.plan.items)
+    told = fresh.store.operations(table=EVENTS)
+    assert {record.status for record in told} == {OperationStatus.NO_OPERATIONS}
+    assert all("no work" in record.reason for record in told)
     assert table.refresh().current_snapshot() == snapshot
 
 
@@ -214,6 +217,10 @@ def test_a_table_run_that_cannot_be_meant_is_refused_before_anything_is_touched(
         run(change(env), for_table().model_copy(update=request_fields))
     assert stored_files(table) == files
     assert env.store.plans() == []
+    refused = OperationStatus.SKIPPED if error is TableNotFound else OperationStatus.NO_POLICY
+    records = env.store.operations()
+    assert {(record.operation, record.status) for record in records} == {(each, refused) for each in Operation}
+    assert all(record.error for record in records)
 
 
 class FailingEngine:
