@@ -107,7 +107,7 @@ def spark_capabilities(
             name: CatalogAccess(refusal=_access(in_spark, found["catalogs"][in_spark]), minimum_seconds=minimums)
             for name, in_spark in catalogs.items()
         },
-        catalogs_setting=f"spark_catalogs in the extra of connection {connection!r}",
+        catalogs_setting=f"floe_catalogs in the extra of connection {connection!r}",
     )
 
 

@@ -85,6 +85,6 @@ class SparkEngine:
         if name not in self._catalogs:
             raise ConfigurationError(
                 f"connection {self._route.connection!r} does not say how Spark calls catalog {name!r}: add it to "
-                f"spark_catalogs in its extra (it has {', '.join(sorted(self._catalogs)) or 'none'})"
+                f"floe_catalogs in its extra (it has {', '.join(sorted(self._catalogs)) or 'none'})"
             )
         return self._catalogs[name]

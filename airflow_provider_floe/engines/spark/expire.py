@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -11,19 +10,16 @@ from pyiceberg.table import Table
 from pyiceberg.table.refs import SnapshotRefType
 
 from airflow_provider_floe.engines.base import Deletion, OperationResult
-from airflow_provider_floe.engines.local.deletion import check_caps
+from airflow_provider_floe.engines.local.expire import check_expiry_caps, unreachable_deletions
 from airflow_provider_floe.engines.local.expire_commit import Removal
 from airflow_provider_floe.engines.spark import request as requests
 from airflow_provider_floe.engines.spark.guards import refuse_unsafe
 from airflow_provider_floe.engines.spark.task import SparkTask
 from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
 from airflow_provider_floe.iceberg.listing import file_size
-from airflow_provider_floe.iceberg.manifests import snapshot_manifests
-from airflow_provider_floe.iceberg.reachability import ReachableFile, unreachable_after
+from airflow_provider_floe.iceberg.reachability import unreachable_after
 from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire
 from airflow_provider_floe.policies.model import ExpireSnapshots
-
-_SIZE_READERS = 8
 
 
 def run(task: SparkTask) -> OperationResult:
@@ -47,9 +43,8 @@ def run(task: SparkTask) -> OperationResult:
     if plan.empty and not (settings.clean_expired_metadata and _has_old_metadata(before)):
         return task.result(before, None, "no snapshot is past retention")
     _refuse_more_than_planned(before, plan, now)
-    foretold = unreachable_after(before, before, without=plan.snapshot_ids)
-    deletions = _deletions(before, foretold.files)
-    _check_caps(settings, before, plan, deletions)
+    deletions = unreachable_deletions(before, unreachable_after(before, before, without=plan.snapshot_ids))
+    check_expiry_caps(settings, before, plan.snapshot_ids, deletions)
     task.context.journal.record_deletions(deletions)
     removal = Removal(plan.snapshot_ids, plan.refs_to_drop)
     step = requests.expire_snapshots(task.names, plan.snapshot_ids, clean_metadata=settings.clean_expired_metadata)
@@ -98,29 +93,6 @@ def _age(table: Table, snapshot_id: int, now_ms: int) -> int:
     return 0 if snapshot is None else now_ms - snapshot.timestamp_ms
 
 
-def _deletions(table: Table, files: tuple[ReachableFile, ...]) -> list[Deletion]:
-    """Metadata does not tell the size of manifest lists."""
-
-    def size(file: ReachableFile) -> int:
-        return (file_size(table.io, file.path) or 0) if file.size_bytes is None else file.size_bytes
-
-    with ThreadPoolExecutor(_SIZE_READERS, thread_name_prefix="floe-sizes") as pool:
-        return [
-            Deletion(file.path, found, f"{file.kind} unreachable after expiring snapshots, deleted by Spark")
-            for file, found in zip(files, pool.map(size, files), strict=True)
-        ]
-
-
-def _check_caps(settings: ExpireSnapshots, table: Table, plan: ExpirePlan, deletions: list[Deletion]) -> None:
-    """``maxDeleteShare`` refers to the files deleted and those of the current snapshot together."""
-    current, live = table.metadata.current_snapshot_id, 0
-    if current is not None and current not in plan.snapshot_ids:
-        manifests = snapshot_manifests(table)
-        live = sum(1 + (one.added_files_count or 0) + (one.existing_files_count or 0) for one in manifests)
-    size = sum(deletion.size_bytes for deletion in deletions)
-    check_caps(settings, files=len(deletions), size_bytes=size, of_files=live + len(deletions))
-
-
 def _report(
     task: SparkTask,
     before: Table,
@@ -140,15 +112,11 @@ def _report(
             f"{len(plan.snapshot_ids)} snapshots and {len(deletions)} files were to go: something else expired "
             "snapshots meanwhile, or Spark deleted what it should not have. Check that the table can be read"
         )
-    if deleted == len(deletions):
-        task.context.journal.mark_deleted([deletion.path for deletion in deletions])
-        size, found = sum(deletion.size_bytes for deletion in deletions), len(deletions)
-    else:  # a concurrent commit kept some, or Spark could not delete them: look which
-        there = [one for one in deletions if file_size(before.io, one.path) is not None]
-        kept = {one.path for one in there}
-        deletions = [one for one in deletions if one.path not in kept]
-        task.context.journal.mark_deleted([deletion.path for deletion in deletions])
-        size, found = sum(deletion.size_bytes for deletion in deletions), len(deletions)
+    if deleted < len(deletions):  # a concurrent commit needs some, or Spark could not delete them
+        left_over = {one.path for one in deletions if file_size(before.io, one.path) is not None}
+        deletions = [one for one in deletions if one.path not in left_over]
+    task.context.journal.mark_deleted([deletion.path for deletion in deletions])
+    size = sum(deletion.size_bytes for deletion in deletions)
     schemas = len(before.metadata.schemas) - len(after.metadata.schemas)
     specs = len(before.metadata.partition_specs) - len(after.metadata.partition_specs)
     dropped = [name for name in plan.refs_to_drop if name not in after.metadata.refs]
@@ -157,14 +125,14 @@ def _report(
         parts.append(f"dropped {', '.join(dropped)}, past their age")
     if schemas or specs:
         parts.append(f"removed {schemas} unused schemas and {specs} unused specs")
-    parts.append(f"Spark deleted {found} files ({size} bytes) that nothing references any more")
+    parts.append(f"Spark deleted {len(deletions)} files ({size} bytes) that nothing references any more")
     return task.result(
         before,
         after,
         "; ".join(parts),
         changed=bool(gone or dropped or schemas or specs),
         snapshots_expired=len(gone),
-        files_deleted=found,
+        files_deleted=len(deletions),
         bytes_deleted=size,
         details={"spark": reported, "application": outcome.get("application"), "refs": dropped},
     )

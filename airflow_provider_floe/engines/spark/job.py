@@ -212,20 +212,24 @@ class _Leash:
         self._io = io
         self._path = path
         self._seconds = seconds
-        self._last = self._read()
+        self._last: str | None = None
         self._changed = time.monotonic()
 
     def watch(self) -> None:
         """Check for ever."""
         while True:
+            self.check()
             time.sleep(_LEASH_POLL_SECONDS)
-            text = self._read()
-            if text not in (None, self._last):
-                self._last, self._changed = text, time.monotonic()
-            if self._last == STOP or time.monotonic() - self._changed > self._seconds:
-                print(f"floe: {'told to stop' if self._last == STOP else 'nobody waits any more'}", file=sys.stderr)
-                sys.stderr.flush()
-                os._exit(LEASH_LOST)
+
+    def check(self) -> None:
+        """End this process where nobody waits for it any more."""
+        text = self._read()
+        if text not in (None, self._last):
+            self._last, self._changed = text, time.monotonic()
+        if self._last == STOP or time.monotonic() - self._changed > self._seconds:
+            print(f"floe: {'told to stop' if self._last == STOP else 'nobody waits any more'}", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(LEASH_LOST)
 
     def _read(self) -> str | None:
         try:
@@ -280,6 +284,7 @@ def main(arguments: list[str]) -> int:
         return NO_TABLE
     io = table.io()
     leash = _Leash(io, request["leash"], request["leash_seconds"])
+    leash.check()
     threading.Thread(target=leash.watch, daemon=True).start()
     for name, value in request["snapshot_properties"].items():
         spark._jvm.org.apache.iceberg.EnvironmentContext.put(name, value)

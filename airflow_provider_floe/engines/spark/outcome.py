@@ -43,7 +43,7 @@ _KNOWN: tuple[tuple[tuple[str, ...], type[FloeError], str], ...] = (
     (
         ("NoSuchTableException", "NoSuchNamespaceException", "TABLE_OR_VIEW_NOT_FOUND"),
         ConfigurationError,
-        "check that Spark's catalog is the one that the policy means (spark_catalogs of the connection)",
+        "check that Spark's catalog is the one that the policy means (floe_catalogs of the connection)",
     ),
     (("ParseException", "AnalysisException"), ConfigurationError, "check filter, sortOrder and zOrderColumns"),
 )

@@ -168,7 +168,7 @@ class SubmittedJob:
             return ConfigurationError(
                 f"Spark of connection {self._connection!r} cannot load {'.'.join(self._table.name())}: check that its "
                 "configuration has that catalog, with the same server, credentials and storage, and how the "
-                "connection maps catalog names (spark_catalogs)"
+                "connection maps catalog names (floe_catalogs)"
             )
         return EngineUnavailable(
             f"the job on Spark of connection {self._connection!r} ended with code {self._code} and left no result: "
