@@ -18,6 +18,7 @@ NAMESPACES = ("web", "sales", "ops.audit", "scratch")
 class TableState:
     """One table at one moment.
 
+    :ivar manifests: those that hold live files; Iceberg drops the others with the next commit.
     :ivar digest: rows and their hash as DuckDB reads them; None for a table that cannot be read.
     """
 
@@ -54,11 +55,17 @@ def _measure_table(catalog: SqlCatalog, name: str) -> TableState:
         average_bytes=sum(sizes) // max(len(sizes), 1),
         delete_files=len(contents) - len(sizes),
         snapshots=len(table.metadata.snapshots),
-        manifests=table.inspect.manifests().num_rows,
+        manifests=_manifests_with_live_files(table),
         orphans=len(unreferenced_files(table)),
         snapshot_id=table.metadata.current_snapshot_id,
         digest=oracle_digest(table.metadata_location),
     )
+
+
+def _manifests_with_live_files(table: Table) -> int:
+    kinds = ("added_data", "existing_data", "added_delete", "existing_delete")
+    counts = table.inspect.manifests().select([f"{kind}_files_count" for kind in kinds]).to_pylist()
+    return sum(any(row.values()) for row in counts)
 
 
 def unreferenced_files(table: Table) -> set[Path]:

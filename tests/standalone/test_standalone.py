@@ -31,7 +31,6 @@ def first_runs(deployment: Deployment) -> dict[str, dict[str, Any]]:
     runs = {"floe_maintenance": {"dag_run_id": run_id, "state": airflow.wait_for_run("floe_maintenance", run_id)}}
     for dag_id in POLICY_DAGS:
         runs[dag_id] = airflow.wait_for_scheduled_run(dag_id)
-        airflow.set_paused(dag_id, True)
     return runs
 
 
@@ -109,11 +108,9 @@ def test_the_store_shows_reports_plans_and_records(deployment: Deployment, first
 
 def test_the_next_run_does_nothing_and_says_why(deployment: Deployment, first_runs: dict[str, Any]) -> None:
     settled = deployment.states()
-    for dag_id in ("floe_policy_web", "floe_policy_audit", "floe_policy_sales"):
-        deployment.airflow.set_paused(dag_id, False)
+    for dag_id in POLICY_DAGS:
         run_id = deployment.airflow.trigger(dag_id, {})
         deployment.airflow.wait_for_run(dag_id, run_id)
-        deployment.airflow.set_paused(dag_id, True)
         plan = plan_of(deployment, dag_id, run_id)
         assert plan.to_run == ()
         for item in plan.items:
