@@ -62,7 +62,7 @@ def candidacy(
         return Candidacy(Disposition.REFUSED, (f"must not run: {work.refusal}",))
     asked = list(_asked_for(operation, policy, report, now, named))
     if work is not None and work.found is False:
-        return Candidacy(Disposition.NO_WORK, (f"no work: {work.summary}", *(f"although {why}" for why in asked)))
+        return Candidacy(Disposition.NO_WORK, (work.summary, *(f"although {why}" for why in asked)))
     if work is not None and work.found:
         return Candidacy(None, (f"work found: {work.summary}", *asked))
     against: list[str] = []

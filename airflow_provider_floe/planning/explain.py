@@ -42,12 +42,12 @@ def explain_plan(plan: Plan) -> list[str]:
 
 
 def explain_item(item: PlanItem) -> list[str]:
-    """Everything that led to one decision: reasons, policy, engine, estimate, each gate, each term of the score."""
+    """Everything that led to one decision: reasons, policy, engine, estimate, each gate, each term of the score that has points."""
     lines = [*_wrap(str(item.table.ref())), *_item_lines(item, WIDTH, item.gates)]
     if item.policy:
         lines += _labelled("policy", [item.governance or item.policy], WIDTH)
-    if item.score_terms:
-        terms = [f"{term.points:+.1f} {term.name}: {term.reason}" for term in item.score_terms]
+    terms = [f"{term.points:+.1f} {term.name}: {term.reason}" for term in item.score_terms if term.points]
+    if terms:
         lines += _labelled("score", [f"{_points(item)}, the sum of", *terms], WIDTH)
     return lines
 

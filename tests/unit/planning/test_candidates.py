@@ -82,7 +82,7 @@ def test_an_issue_without_work_is_no_work_and_says_both() -> None:
     nothing = work(REWRITE, False, summary="90 small files in 90 partitions, one each: none can be merged")
     found = decide(REWRITE, issues=(issue(IssueType.TOO_MANY_SMALL_FILES),), works=(nothing,))
     assert found.disposition is Disposition.NO_WORK
-    assert found.reasons[0] == "no work: 90 small files in 90 partitions, one each: none can be merged"
+    assert found.reasons[0] == "90 small files in 90 partitions, one each: none can be merged"
     assert found.reasons[1].startswith("although issue TOO_MANY_SMALL_FILES WARNING")
 
 

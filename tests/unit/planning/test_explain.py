@@ -89,7 +89,7 @@ def test_a_plan_reads_from_totals_to_single_decisions() -> None:
         "  - rewrite_manifests: not governed",
         "      why not  no policy that matches has settings for it",
         "  - expire_snapshots: no work",
-        "      why not  no work: 3 snapshots, all younger than 7 days",
+        "      why not  3 snapshots, all younger than 7 days",
         "  - remove_orphan_files: switched off",
         "      why not  policy events has orphanCleanup.enabled=false",
     ]
@@ -109,4 +109,4 @@ def test_rows_stand_by_rank_with_tables_that_nothing_runs_on_last() -> None:
         "rank": "1",
         "estimate": "2 files, 10 B -> 1 file, 10 B",
     }
-    assert rows[4]["why"] == "no work: nothing to merge"
+    assert rows[4]["why"] == "nothing to merge"
