@@ -36,8 +36,8 @@ class SparkEngine:
     name = "spark"
 
     def __init__(self, route: SparkRoute, catalogs: Mapping[str, str]) -> None:
-        self._route = route
-        self._catalogs = dict(catalogs)
+        self.route = route
+        self.catalogs = dict(catalogs)
         self._capabilities: Capabilities | None = None
 
     def probe(self) -> Capabilities:
@@ -46,10 +46,10 @@ class SparkEngine:
         :raises EngineUnavailable: or ConfigurationError, naming the connection and what to check.
         """
         if self._capabilities is None:
-            found = self._route.probe(sorted(set(self._catalogs.values())), WANTED)
-            log.info("Spark of connection %s: %s", self._route.connection, found)
+            found = self.route.probe(sorted(set(self.catalogs.values())), WANTED)
+            log.info("Spark of connection %s: %s", self.route.connection, found)
             self._capabilities = spark_capabilities(
-                found, java=self._route.java, connection=self._route.connection, catalogs=self._catalogs
+                found, java=self.route.java, connection=self.route.connection, catalogs=self.catalogs
             )
         return self._capabilities
 
@@ -58,7 +58,7 @@ class SparkEngine:
         table = request.table
         names = (self._catalog(table.catalog), *table.namespace, table.name)
         honoured = replace(request, settings=self._honoured(request))
-        result = _OPERATIONS[request.operation](SparkTask(honoured, context, self._route, names))
+        result = _OPERATIONS[request.operation](SparkTask(honoured, context, self.route, names))
         log.info("%s on %s: %s", request.operation, table, result.message)
         return result
 
@@ -70,7 +70,7 @@ class SparkEngine:
         :raises UnsupportedSetting: for what cannot be honoured and may not be ignored.
         """
         settings = request.settings
-        refusals = route_refusals(request.operation, java=self._route.java)
+        refusals = route_refusals(request.operation, java=self.route.java)
         refused = refused_settings(OperationCapability(refused=refusals), settings)
         if reasons := [reason for wire, reason in refused.items() if wire not in request.ignored_settings]:
             raise UnsupportedSetting(f"{request.table}: {'; '.join(reasons)}")
@@ -82,9 +82,9 @@ class SparkEngine:
         return settings.model_copy(update=defaults)
 
     def _catalog(self, name: str) -> str:
-        if name not in self._catalogs:
+        if name not in self.catalogs:
             raise ConfigurationError(
-                f"connection {self._route.connection!r} does not say how Spark calls catalog {name!r}: add it to "
-                f"floe_catalogs in its extra (it has {', '.join(sorted(self._catalogs)) or 'none'})"
+                f"connection {self.route.connection!r} does not say how Spark calls catalog {name!r}: add it to "
+                f"floe_catalogs in its extra (it has {', '.join(sorted(self.catalogs)) or 'none'})"
             )
-        return self._catalogs[name]
+        return self.catalogs[name]

@@ -37,11 +37,12 @@ class SparkSubmit:
         self._connection = connection
 
     def __call__(
-        self, application: Path, arguments: Sequence[str], *, files: Sequence[Path], name: str
+        self, application: Path, arguments: Sequence[str], *, files: Sequence[Path], name: str, here: bool = False
     ) -> SparkSubmitProcess:
         """See :class:`~airflow_provider_floe.engines.spark.submit.Submitter`."""
         shipped = ["--files", ",".join(str(file) for file in files)] if files else []
-        command = [*self._command, "--name", name, *shipped, str(application), *arguments]
+        mode = ["--deploy-mode", "client"] if here else []
+        command = [*self._command, *mode, "--name", name, *shipped, str(application), *arguments]
         try:
             process = subprocess.Popen(
                 command,

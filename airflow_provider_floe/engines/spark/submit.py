@@ -45,11 +45,14 @@ class Submission(Protocol):
 class Submitter(Protocol):
     """Runs spark-submit."""
 
-    def __call__(self, application: Path, arguments: Sequence[str], *, files: Sequence[Path], name: str) -> Submission:
+    def __call__(
+        self, application: Path, arguments: Sequence[str], *, files: Sequence[Path], name: str, here: bool = False
+    ) -> Submission:
         """Start it.
 
         :param files: files that the driver needs, wherever it runs.
         :param name: the application's name, for people.
+        :param here: the driver must run on this machine, whatever the deploy mode is otherwise.
         :raises EngineUnavailable: when spark-submit cannot be started.
         """
 
@@ -72,12 +75,14 @@ class SubmitRoute:
         return SubmittedJob(self._submit, self.connection, request, context.load_table())
 
     def probe(self, catalogs: Sequence[str], wanted: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Run the job once; its driver must be on this machine (deploy mode client)."""
+        """Run the job once, its driver on this machine."""
         with tempfile.TemporaryDirectory(prefix="floe-spark-") as folder:
             result = Path(folder, "probe.json")
             request = Path(folder, "request.json")
             request.write_text(json.dumps({"catalogs": list(catalogs), "probe": wanted, "result": str(result)}))
-            submission = self._submit(Path(job.__file__), [str(request)], files=[request], name="floe: probe")
+            submission = self._submit(
+                Path(job.__file__), [str(request)], files=[request], name="floe: probe", here=True
+            )
             until = time.monotonic() + _PROBE_SECONDS
             try:
                 while (code := submission.wait(1.0)) is None:

@@ -86,9 +86,9 @@ class OutOfReach(SparkSubmit):
     """A spark-submit whose application no one here can kill, as on a cluster that is cut off."""
 
     def __call__(
-        self, application: Path, arguments: Sequence[str], *, files: Sequence[Path], name: str
+        self, application: Path, arguments: Sequence[str], *, files: Sequence[Path], name: str, here: bool = False
     ) -> SparkSubmitProcess:
-        submission = super().__call__(application, arguments, files=files, name=name)
+        submission = super().__call__(application, arguments, files=files, name=name, here=here)
         submission.kill = lambda: None  # type: ignore[method-assign]
         return submission
 
