@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from airflow_provider_floe import config
@@ -99,12 +100,17 @@ def open_catalogs(conn_ids: Sequence[str]) -> dict[str, CatalogClient]:
 
 def open_engines(settings: Settings) -> Mapping[str, Engine]:
     """Engines by name. One that cannot be made is unavailable to the plan, with the reason."""
+    from airflow_provider_floe.airflow_engines import remote_engines
     from airflow_provider_floe.engines.registry import load_engine_factories
 
+    makers: dict[str, Callable[[], Engine]] = {
+        name: partial(make, memory_limit_bytes=settings.local_memory_limit_bytes)
+        for name, make in load_engine_factories().items()
+    }
     engines: dict[str, Engine] = {}
-    for name, make in load_engine_factories().items():
+    for name, make in {**makers, **remote_engines()}.items():
         try:
-            engines[name] = make(memory_limit_bytes=settings.local_memory_limit_bytes)
+            engines[name] = make()
         except FloeError as error:
             engines[name] = BrokenEngine(name, error)
     return engines

@@ -135,6 +135,13 @@ def _deployment_options() -> dict[str, Any]:
             example="sqlite:////var/lib/floe/floe.db",
             sensitive=True,
         ),
+        "trino_conn_id": _option(
+            "string",
+            None,
+            "Connection of the Trino server that is engine trino. Its extra may map the catalogs of policies to those "
+            "of the server under floe_catalogs; where it does not, both have the same names.",
+            example="trino_default",
+        ),
         "schedule_policies": _option(
             "boolean", "True", "When False, policy DAGs have no schedule and run only when triggered."
         ),

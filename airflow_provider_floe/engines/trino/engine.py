@@ -54,7 +54,7 @@ class TrinoEngine:
         clock_tolerance: timedelta = timedelta(minutes=5),
     ) -> None:
         self._connect = connect
-        self._catalogs = dict(catalogs)
+        self.catalogs = dict(catalogs)
         self._connection = connection
         self._clock_tolerance = clock_tolerance
         self._probed: tuple[Capabilities, frozenset[str]] | None = None
@@ -79,7 +79,7 @@ class TrinoEngine:
                 request=request,
                 context=context,
                 session=session,
-                catalog=self._catalogs.get(request.table.catalog, request.table.catalog),
+                catalog=self.catalogs.get(request.table.catalog, request.table.catalog),
                 minimum_retention=timedelta(seconds=minimum),
                 understood=understood,
                 clock_tolerance=self._clock_tolerance,
@@ -107,8 +107,8 @@ class TrinoEngine:
     def _probe(self) -> tuple[Capabilities, frozenset[str]]:
         if self._probed is None:
             with self._session() as session:
-                access, properties = catalog_access(session, self._catalogs)
-                usable = [self._catalogs.get(name, name) for name, found in access.items() if not found.refusal]
+                access, properties = catalog_access(session, self.catalogs)
+                usable = [self.catalogs.get(name, name) for name, found in access.items() if not found.refusal]
                 if not usable:
                     raise ConfigurationError("; ".join(found.refusal for found in access.values()))
                 understood = understood_calls(session, usable[0])

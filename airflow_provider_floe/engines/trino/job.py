@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,8 @@ QUERY_ID = "trino_query_id"
 """Snapshot summary property that Trino writes."""
 
 _LOOKS = 3
+_LOOKS_AFTER_LOSS = 5
+_PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,15 @@ class Job:
 
     def _after_loss(self, query_id: str, error: FloeError) -> Done:
         """Ask anew what became of a query; one that still runs is cancelled, since nobody fetches its result."""
-        try:
-            over = self.session.cancel(query_id)
-            state = self.session.state(query_id)
-        except FloeError:
-            over, state = False, None
+        state = None
+        for look in range(_LOOKS_AFTER_LOSS):
+            try:
+                over = self.session.cancel(query_id)
+                state = self.session.state(query_id)
+                break
+            except FloeError:
+                over = False
+                time.sleep(_PAUSE_SECONDS * 2**look)
         if not over:
             raise CommitOutcomeUnknown(
                 f"the connection {self.session.connection!r} to Trino was lost while query {query_id} ran, and it "

@@ -1,0 +1,152 @@
+"""A query that must not go on is gone from the server; one that was lost is found again or left open, never guessed."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+import pyarrow as pa
+import pytest
+from harness.tables import FakeContext, rows
+from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.table import Table
+from trino.dbapi import connect
+from trino_server import Server, now_context, run, small_files
+
+from airflow_provider_floe.engines.trino.engine import TrinoEngine
+from airflow_provider_floe.errors import CommitOutcomeUnknown, EngineUnavailable, LeaseLost, OperationCancelled
+from airflow_provider_floe.policies.model import RewriteDataFiles
+from airflow_provider_floe.tables import Operation
+
+pytestmark = pytest.mark.services
+
+PARTITIONS = 60
+
+
+@pytest.fixture
+def slow_table(catalog: RestCatalog, namespace: str) -> Table:
+    """Two small files in each of many partitions: to rewrite them takes Trino some seconds."""
+    table = small_files(catalog, (namespace, "t"), 0, parts=("a",))
+    many = pa.concat_tables([rows(10 * number, 2, f"p{number}") for number in range(PARTITIONS)])
+    table.append(many)
+    table.append(many)
+    return table
+
+
+def query_state(server: Server, context: FakeContext) -> tuple[str, str | None]:
+    (query_id,) = context.remote_jobs
+    ((state, error),) = server.rows(
+        f"SELECT state, error_code FROM system.runtime.queries WHERE query_id = '{query_id}'"
+    )
+    return state, error
+
+
+@pytest.mark.parametrize("stop", [OperationCancelled("cleared"), LeaseLost("taken over"), SystemExit(1)], ids=repr)
+def test_what_stops_the_operation_cancels_the_query(
+    server: Server, engine: TrinoEngine, slow_table: Table, stop: BaseException
+) -> None:
+    before = slow_table.metadata.current_snapshot_id
+    context = now_context(slow_table)
+
+    def checkpoint() -> None:
+        if context.remote_jobs:
+            raise stop
+
+    context.on_checkpoint = checkpoint
+    with pytest.raises(type(stop)):
+        run(engine, slow_table, Operation.REWRITE_DATA_FILES, RewriteDataFiles(), context)
+    assert query_state(server, context) == ("FAILED", "ADMINISTRATIVELY_KILLED")
+    assert slow_table.metadata.current_snapshot_id == before
+
+
+class Proxy:
+    """Stands between client and server, and cuts the line when told to."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._lines: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._refusing = 0
+        Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                line, _ = self._listening.accept()
+            except OSError:
+                return
+            if self._refusing:
+                self._refusing -= 1
+                line.close()
+                continue
+            server = socket.create_connection(("127.0.0.1", self._target))
+            self._lines += [line, server]
+            for one, other in ((line, server), (server, line)):
+                Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pass_on(one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(65536):
+                other.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for end in (one, other):
+                end.close()
+
+    def cut(self, *, refuse: int) -> None:
+        """Break what is open, and refuse so many new connections."""
+        self._refusing = refuse
+        for line in self._lines:
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+        self._lines.clear()
+
+    def close(self) -> None:
+        self._listening.close()
+        self.cut(refuse=0)
+
+
+@contextmanager
+def proxied(server: Server) -> Iterator[tuple[Proxy, TrinoEngine]]:
+    proxy = Proxy(int(server.facts["port"]))
+    engine = TrinoEngine(
+        lambda: connect("127.0.0.1", proxy.port, user="tester", max_attempts=1),
+        {"lake": "lake"},
+        connection="far_trino",
+    )
+    try:
+        yield proxy, engine
+    finally:
+        proxy.close()
+
+
+def test_a_query_whose_connection_was_lost_is_found_again_and_cancelled(server: Server, slow_table: Table) -> None:
+    before = slow_table.metadata.current_snapshot_id
+    context = now_context(slow_table)
+    with proxied(server) as (proxy, engine):
+        engine.probe()
+        context.on_committing = lambda _: proxy.cut(refuse=2)
+        with pytest.raises(EngineUnavailable, match="'far_trino' to Trino was lost"):
+            run(engine, slow_table, Operation.REWRITE_DATA_FILES, RewriteDataFiles(), context)
+    assert query_state(server, context)[0] == "FAILED"
+    assert slow_table.metadata.current_snapshot_id == before
+
+
+def test_a_query_that_cannot_be_asked_about_any_more_leaves_the_outcome_open(server: Server, slow_table: Table) -> None:
+    context = now_context(slow_table)
+    with proxied(server) as (proxy, engine):
+        engine.probe()
+        context.on_committing = lambda _: proxy.cut(refuse=1_000)
+        with pytest.raises(CommitOutcomeUnknown, match="'far_trino'") as unknown:
+            run(engine, slow_table, Operation.REWRITE_DATA_FILES, RewriteDataFiles(), context)
+    (query_id,) = context.remote_jobs
+    assert query_id in str(unknown.value)
+    assert server.engine({}).cancel(query_id)
+    assert query_state(server, context)[0] in ("FAILED", "FINISHED")
