@@ -39,7 +39,7 @@ def test_every_decision_stands_in_every_view_with_its_reasons(asked: PlanRequest
         for gate in item.gates:
             assert words([gate.reason]) in words(own)
         for term in item.score_terms:
-            assert words([f"{term.name}: {term.reason}"]) in words(own)
+            assert (words([f"{term.name}: {term.reason}"]) in words(own)) == bool(term.points)
 
 
 def test_a_plan_reads_from_totals_to_single_decisions() -> None:
