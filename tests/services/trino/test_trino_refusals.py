@@ -10,7 +10,6 @@ from threading import Thread
 
 import pytest
 from harness.services.process import free_port
-from harness.services.running import use
 from pyiceberg.catalog.rest import RestCatalog
 from trino.dbapi import connect
 from trino_server import Server, now_context, run, small_files, stored
@@ -213,13 +212,3 @@ def test_refused_credentials_are_named_and_not_told(code: int) -> None:
         with pytest.raises(ConfigurationError, match="refused the credentials of connection 'far_trino'") as refused:
             engine.probe()
     assert "a-secret" not in str(refused.value)
-
-
-def test_a_newer_server_says_what_it_can_do_more() -> None:
-    with use("trino-483") as services:
-        facts = services["trino-483"]
-        engine = TrinoEngine(
-            lambda: connect(facts["host"], int(facts["port"]), user="tester"), {}, connection="newer_trino"
-        )
-        refused = engine.probe().operation(Operation.EXPIRE_SNAPSHOTS).refused
-    assert set(refused) == {"expireSnapshotId", "quarantine"}
