@@ -169,3 +169,16 @@ class Engine(Protocol):
         :raises FloeError: any of the hierarchy; on all but ``CommitOutcomeUnknown`` the table is unchanged
             or holds only complete commits.
         """
+
+
+@runtime_checkable
+class RemoteEngine(Protocol):
+    """An engine whose jobs run elsewhere and may outlive the task that submitted them."""
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job, from whatever process; one that has ended is none to cancel.
+
+        :param job_id: what :meth:`OperationContext.remote_job` was given.
+        :returns: whether it is over by then; False means that it may still run.
+        :raises FloeError: when the engine cannot be asked.
+        """

@@ -8,9 +8,14 @@ import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY, SUMMARY_EVIDENCE, OperationResult
+from airflow_provider_floe.engines.base import (
+    OPERATION_ID_PROPERTY,
+    SUMMARY_EVIDENCE,
+    OperationResult,
+    RemoteEngine,
+)
 from airflow_provider_floe.engines.local.expire import expiry_happened
-from airflow_provider_floe.errors import FloeError, LeaseLost, TableNotFound
+from airflow_provider_floe.errors import FloeError, LeaseBusy, LeaseLost, TableNotFound
 from airflow_provider_floe.iceberg.listing import delete_files
 from airflow_provider_floe.iceberg.reachability import reachable
 from airflow_provider_floe.maintenance.context import dead_outputs
@@ -57,7 +62,10 @@ def settle_all(env: Environment) -> list[OperationRecord]:
 
 
 def settle_table(env: Environment, table: TableRef, lease: Lease) -> list[OperationRecord]:
-    """Settle the unfinished and UNKNOWN records of a table whose lease we hold, and clean up after the dead ones."""
+    """Settle the unfinished and UNKNOWN records of a table whose lease we hold, and clean up after the dead ones.
+
+    :raises LeaseBusy: when a job of a dead task may still run on an engine elsewhere: nothing may run beside it.
+    """
     records = env.store.operations(table=table, statuses=_UNSETTLED, limit=10_000)
     settled = [_settle(env, record) for record in records if record.lease_token != lease.token]
     if settled or env.store.open_outputs(table):
@@ -72,6 +80,8 @@ def _settle(env: Environment, record: OperationRecord) -> OperationRecord | None
     except TableNotFound:
         loaded = None
     result = _evidence(record, loaded) if loaded is not None else None
+    if result is None and loaded is not None and _cancel_remote_job(env, record):
+        result = _evidence(record, env.catalog(table.catalog).load(table))
     if result is not None:
         status, error = OperationStatus.SUCCESS, None
         message = f"its task died, but its commit is in the table: {result.message}"
@@ -109,6 +119,26 @@ def _settle(env: Environment, record: OperationRecord) -> OperationRecord | None
         )
     )
     return settled
+
+
+def _cancel_remote_job(env: Environment, record: OperationRecord) -> bool:
+    """Whether there was a job elsewhere; it is over then.
+
+    :raises LeaseBusy: when it may still run.
+    """
+    engine: object = env.engines.get(record.engine or "")
+    if record.remote_job is None or not isinstance(engine, RemoteEngine):
+        return False
+    try:
+        over, why = engine.cancel(record.remote_job), "it was told to stop and has not"
+    except FloeError as error:
+        over, why = False, str(error)
+    if not over:
+        raise LeaseBusy(
+            f"{record.table.ref()}: job {record.remote_job} on engine {record.engine}, whose task died, may still run "
+            f"({why}): nothing runs beside it"
+        )
+    return True
 
 
 def _evidence(record: OperationRecord, table: Table) -> OperationResult | None:
