@@ -42,7 +42,7 @@ def explain_plan(plan: Plan) -> list[str]:
 
 
 def explain_item(item: PlanItem) -> list[str]:
-    """Everything that led to one decision: reasons, policy, engine, estimate, each gate, each term of the score that has points."""
+    """Everything that led to one decision: reasons, policy, engine, estimate, gates, terms of the score with points."""
     lines = [*_wrap(str(item.table.ref())), *_item_lines(item, WIDTH, item.gates)]
     if item.policy:
         lines += _labelled("policy", [item.governance or item.policy], WIDTH)
