@@ -60,8 +60,13 @@ def schedule_policies() -> bool:
     return flag("schedule_policies", True)
 
 
+def policies_in_store() -> bool:
+    """``[floe] policies_in_store``: whether rows of the Floe store are policies too."""
+    return flag("policies_in_store", False)
+
+
 def emit_events() -> bool:
-    """``[floe] emit_events``: whether asset events are emitted."""
+    """``[floe] emit_events``: whether asset events and OpenLineage facets are emitted."""
     return flag("emit_events", True)
 
 

@@ -23,6 +23,7 @@ from airflow_provider_floe.operators.plan import FloePlanOperator
 from airflow_provider_floe.operators.verdict import FloeVerdictOperator
 from airflow_provider_floe.planning.model import RunMode
 from airflow_provider_floe.policies.model import Policy
+from airflow_provider_floe.policy_rows import rows_for_parsing
 from airflow_provider_floe.policy_source import as_policy, load_named, load_path
 from airflow_provider_floe.tables import Operation
 from airflow_provider_floe.timetable import policy_timetable
@@ -58,20 +59,23 @@ class PolicySelection:
 
 
 def select_policies(given: PolicyLike | Sequence[PolicyLike] | PolicySelection, path: Path) -> PolicySelection:
-    """Look up names in files; take documents as they are.
+    """Look up names in files and the Floe store; take documents as they are.
 
     :raises InvalidPolicy: when a document is not valid.
-    :raises PolicyNotFound: when no policy of the files has a given name.
+    :raises PolicyNotFound: when no policy there has a given name.
     """
     if isinstance(given, PolicySelection):
         return given
     wanted = [given] if isinstance(given, str | dict | Policy) else list(given)
     inline = tuple(as_policy(one) for one in wanted if not isinstance(one, str))
     names = [one for one in wanted if isinstance(one, str)]
-    loaded = {policy.name: policy for policy in load_path(path).all} if names else {}
+    loaded = {policy.name: policy for policy in load_path(path, rows_for_parsing().documents).all} if names else {}
     for name in names:
         if name not in loaded:
-            raise PolicyNotFound(f"no policy named {name!r} in {path}: there are {', '.join(sorted(loaded)) or 'none'}")
+            place = f"{path} or the Floe store" if config.policies_in_store() else path
+            raise PolicyNotFound(
+                f"no policy named {name!r} in {place}: there are {', '.join(sorted(loaded)) or 'none'}"
+            )
     policies = sorted((*inline, *(loaded[name] for name in names)), key=lambda policy: policy.name)
     return PolicySelection(tuple(policies), inline, path)
 
@@ -178,9 +182,9 @@ def load_policy_dags(
 ) -> None:
     """Put one DAG for each policy into a DAG file's namespace; bad policies are left out.
 
-    Inside a task only the DAG that the task belongs to is built. Nothing but policy files is read. Call
-    :func:`raise_policy_errors` in a second file, so that bad policies show as an import error while the good DAGs
-    stay active.
+    Inside a task only the DAG that the task belongs to is built. Nothing but policy files is read, and with
+    ``[floe] policies_in_store`` the revision of the store's policies. Call :func:`raise_policy_errors` in a second
+    file, so that bad policies show as an import error while the good DAGs stay active.
 
     :param namespace: ``globals()`` of the DAG file.
     :param policies_path: see :class:`FloePolicyDag`.
@@ -190,7 +194,7 @@ def load_policy_dags(
     wanted = get_parsing_context().dag_id
     try:
         if wanted is None:
-            policies = load_path(path).all
+            policies = load_path(path, rows_for_parsing().documents).all
         else:
             named = load_named(path, wanted.removeprefix(DAG_ID_PREFIX)) if wanted.startswith(DAG_ID_PREFIX) else None
             policies = (named,) if named else ()
@@ -205,18 +209,23 @@ def raise_policy_errors(*, policies_path: str | Path | None = None) -> None:
     """Raise what is wrong with the policies, for a DAG file of its own.
 
     :param policies_path: as for :func:`load_policy_dags`.
-    :raises InvalidPolicy: naming each bad policy's file, line, field and fix.
+    :raises InvalidPolicy: naming each bad policy's file, line, field and fix, and a Floe store that does not answer.
     :raises ConfigurationError: when there is no such file or folder.
     """
     if get_parsing_context().dag_id is not None:
         return
-    loaded = load_path(Path(policies_path) if policies_path else config.policies_path(beside=_calling_file()))
-    if loaded.problems:
-        count = len(loaded.problems)
-        raise InvalidPolicy(
-            f"{count} Floe {'policy' if count == 1 else 'policies'} could not be loaded; "
-            f"{len(loaded.policies)} could.\n" + "\n".join(f"- {problem}" for problem in loaded.problems)
-        )
+    rows = rows_for_parsing()
+    path = Path(policies_path) if policies_path else config.policies_path(beside=_calling_file())
+    loaded = load_path(path, rows.documents)
+    told = [f"- {problem}" for problem in loaded.problems]
+    if told:
+        count = len(told)
+        could = f"{count} Floe {'policy' if count == 1 else 'policies'} could not be loaded; "
+        told.insert(0, f"{could}{len(loaded.policies)} could.")
+    if rows.problem:
+        told.insert(0, rows.problem)
+    if told:
+        raise InvalidPolicy("\n".join(told))
 
 
 def table_maintenance_dag(

@@ -1,9 +1,9 @@
-"""Where a run's policies come from: files beside the DAG or configured, and policies written in the DAG itself."""
+"""Where a run's policies come from: files beside the DAG or configured, rows of the Floe store, and the DAG itself."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_floe import config
 from airflow_provider_floe.errors import ConfigurationError, InvalidPolicy
 from airflow_provider_floe.policies.model import Policy
+from airflow_provider_floe.policy_rows import read_rows, rows_for_parsing
 
 if TYPE_CHECKING:
     from airflow_provider_floe.policies.loading import PolicySet
@@ -20,60 +21,71 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PolicySource:
-    """Files and policies to load.
+    """Policies to load for a task or a command.
 
-    :ivar path: file or folder; None reads no files.
-    :ivar inline: policies that stand in the DAG; their names must not stand in the files too.
+    :ivar path: file or folder.
+    :ivar inline: policies that stand in the DAG; their names must not stand elsewhere too.
     :ivar required: whether a ``path`` that does not exist is an error.
     """
 
-    path: Path | None = None
+    path: Path
     inline: tuple[Policy, ...] = ()
     required: bool = True
 
     def load(self) -> tuple[Policy, ...]:
-        """All good policies; bad ones are logged, each with its file and line.
+        """All good policies; bad ones are logged, each with where it stands.
 
-        :raises ConfigurationError: when the path does not exist, or a policy stands both inline and in a file.
+        :raises ConfigurationError: when the path does not exist, or a policy stands both inline and elsewhere.
+        :raises StoreUnavailable: when policies are rows too, and the store does not answer.
         """
-        found: tuple[Policy, ...] = ()
-        if self.path is not None and (self.required or self.path.exists()):
-            loaded = load_path(self.path)
-            for problem in loaded.problems:
-                log.warning("left out: %s", problem)
-            found = loaded.all
-        twice = sorted({policy.name for policy in self.inline} & {policy.name for policy in found})
-        if twice:
-            raise ConfigurationError(
-                f"policy {twice[0]!r} stands both in the DAG and in {self.path}: rename or remove one of them"
-            )
-        return (*found, *self.inline)
+        loaded = load_path(self.path, read_rows(), required=self.required)
+        for problem in loaded.problems:
+            log.warning("left out: %s", problem)
+        own = {policy.name for policy in self.inline}
+        for other in loaded.policies:
+            if other.policy.name in own:
+                raise ConfigurationError(
+                    f"policy {other.policy.name!r} stands both in the DAG and in {other.source}: rename or remove one "
+                    "of them"
+                )
+        return (*loaded.all, *self.inline)
 
 
-def load_path(path: Path) -> PolicySet:
-    """Load a file or folder of policies.
+def load_path(path: Path, rows: Mapping[str, str] | None = None, *, required: bool = True) -> PolicySet:
+    """Load a file or folder of policies, and rows of the Floe store, as one set.
 
-    :raises ConfigurationError: when it does not exist.
+    :param rows: JSON documents by name.
+    :param required: whether it must exist. The default folder need not where rows are policies too.
+    :raises ConfigurationError: when it does not exist but must.
     """
     from airflow_provider_floe.policies.loading import load_policies
 
-    if not path.exists():
-        raise ConfigurationError(
-            f"no policies: {path} does not exist. Put policy files there, or set [floe] policies_path"
-        )
-    return load_policies([path], default_timezone=config.default_timezone())
+    return load_policies(_existing(path, required), rows=rows, default_timezone=config.default_timezone())
 
 
 def load_named(path: Path, name: str) -> Policy | None:
-    """One policy of a file or folder, without parsing files that do not mention it.
+    """One policy of a file or folder or of the Floe store, without parsing what does not mention it.
 
-    :raises ConfigurationError: when the path does not exist.
+    :raises ConfigurationError: when the path does not exist but must.
     """
     from airflow_provider_floe.policies.loading import load_policies, policy_files
 
-    mentioning = [file for file in policy_files([path]) if name.encode() in file.read_bytes()]
+    mentioning = [file for file in policy_files(_existing(path)) if name.encode() in file.read_bytes()]
     loaded = load_policies(mentioning, default_timezone=config.default_timezone())
+    if all(policy.name != name for policy in loaded.all):
+        row = {key: document for key, document in rows_for_parsing().documents.items() if key == name}
+        loaded = load_policies([], rows=row, default_timezone=config.default_timezone())
     return next((policy for policy in loaded.all if policy.name == name), None)
+
+
+def _existing(path: Path, required: bool = True) -> list[Path]:
+    if path.exists():
+        return [path]
+    if required and (config.option("policies_path") or not config.policies_in_store()):
+        raise ConfigurationError(
+            f"no policies: {path} does not exist. Put policy files there, or set [floe] policies_path"
+        )
+    return []
 
 
 def as_policy(document: Policy | dict[str, Any]) -> Policy:

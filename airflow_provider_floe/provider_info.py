@@ -142,6 +142,11 @@ def _deployment_options() -> dict[str, Any]:
             "of the server under floe_catalogs; where it does not, both have the same names.",
             example="trino_default",
         ),
+        "policies_in_store": _option(
+            "boolean",
+            "False",
+            "When True, rows of the Floe store are policies too, beside those in files: see ``airflow floe policies``.",
+        ),
         "schedule_policies": _option(
             "boolean", "True", "When False, policy DAGs have no schedule and run only when triggered."
         ),
@@ -161,7 +166,8 @@ def _settings_options() -> dict[str, Any]:
         "emit_events": _option(
             "boolean",
             "True",
-            "Emit an asset event for each table that really changed. Log lines and metrics are written always.",
+            "Emit an asset event for each table that really changed, and OpenLineage facets where the extra "
+            "openlineage is installed. Log lines and metrics are written always.",
         ),
         "scan_mode": _option(
             "string",

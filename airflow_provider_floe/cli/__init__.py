@@ -38,20 +38,39 @@ _ARG_OUTPUT = _arg("-o", "--output", choices=("table", "json"), default="table",
 _ARG_LIMIT = _arg("--limit", type=int, default=20, help="number of records, newest first (default: 20)")
 _ARG_PATHS = _arg("paths", nargs="*", help="files or folders (default: as --policies elsewhere)")
 _ARG_OPERATION_ID = _arg("operation_id", help="id of the operation record, see `history`")
+_ARG_FILES = _arg("files", nargs="+", metavar="FILE", help="files or folders of policies")
+_ARG_NAME = _arg("name", help="name of the policy")
 _ARG_FOLDER = _arg("folder", nargs="?", help="folder to write to (default: [core] dags_folder)")
 
 
-def _command(name: str, help_text: str, *args: Arg) -> ActionCommand:
+def _command(name: str, help_text: str, *args: Arg, function: str | None = None) -> ActionCommand:
     return ActionCommand(
         name=name,
         help=help_text,
         description=help_text,
-        func=lazy_load_command(f"airflow_provider_floe.cli.commands.{name}"),
+        func=lazy_load_command(f"airflow_provider_floe.cli.{function or f'commands.{name}'}"),
         args=args,
     )
 
 
-COMMANDS = (
+_POLICIES = GroupCommand(
+    name="policies",
+    help="Manage policies that stand as rows in the Floe store",
+    description="Used where [floe] policies_in_store = True. Exit codes: as for the other commands.",
+    subcommands=(
+        _command("list", "List the store's policies", _ARG_OUTPUT, function="policies.list_policies"),
+        _command(
+            "put",
+            "Create or replace policies by name, all or, when one is refused, none",
+            _ARG_FILES,
+            _ARG_OUTPUT,
+            function="policies.put",
+        ),
+        _command("remove", "Remove a policy", _ARG_NAME, _ARG_OUTPUT, function="policies.remove"),
+    ),
+)
+
+COMMANDS: tuple[ActionCommand | GroupCommand, ...] = (
     _command("validate", "Check policy files: 0 when all are good, 1 when one is refused", _ARG_PATHS, _ARG_OUTPUT),
     _command(
         "explain",
@@ -87,6 +106,7 @@ COMMANDS = (
     _command("restore", "Move files of an operation back from quarantine", _ARG_OPERATION_ID, _ARG_OUTPUT),
     _command("init", "Write the loader files into a DAGs folder; files that are there stay", _ARG_FOLDER),
     _command("check", "Check store, catalogs, engines and policies, and say what to fix", _ARG_POLICIES, _ARG_OUTPUT),
+    _POLICIES,
     _command("schema", "Print the JSON Schema of policy files, for editors"),
 )
 

@@ -11,6 +11,7 @@ from airflow_provider_floe.airflow_environment import open_catalogs, open_engine
 from airflow_provider_floe.catalogs.base import CatalogClient
 from airflow_provider_floe.engines.base import Engine
 from airflow_provider_floe.errors import FloeError, InvalidPolicy
+from airflow_provider_floe.policy_rows import read_rows
 from airflow_provider_floe.policy_source import load_path
 
 
@@ -45,11 +46,13 @@ def _configuration() -> str:
 
 
 def _policies(path: Path) -> str:
-    found = load_path(path)
+    rows = read_rows()
+    found = load_path(path, rows)
     if found.problems:
         raise InvalidPolicy("; ".join(str(problem) for problem in found.problems))
     enabled = sum(policy.enabled for policy in found.all)
-    return f"{path}: {enabled} enabled, {len(found.all) - enabled} disabled"
+    place = f"{path} and {len(rows)} rows of the Floe store" if config.policies_in_store() else path
+    return f"{enabled} enabled, {len(found.all) - enabled} disabled, in {place}"
 
 
 def _store() -> str:

@@ -5,51 +5,33 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
-from typing import NoReturn
 
 from airflow_provider_floe import config
 from airflow_provider_floe.cli.output import print_json, print_rows
-from airflow_provider_floe.errors import ConfigurationError, FloeError
+from airflow_provider_floe.cli.process import FAILED, GOOD, command, dags_folder, policies_path
+from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.request import RunRequest
 from airflow_provider_floe.planning.model import RunMode
 from airflow_provider_floe.policies.model import Policy
+from airflow_provider_floe.policy_rows import read_rows
 from airflow_provider_floe.policy_source import PolicySource, load_path
 from airflow_provider_floe.tables import TableRef
 
-GOOD, FAILED, MISUSED = 0, 1, 2
 
-
-def _command(function: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], NoReturn]:
-    """Run as Airflow's server side, so that connections made in the UI resolve; errors become exit codes."""
-
-    @wraps(function)
-    def run(args: argparse.Namespace) -> NoReturn:
-        os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
-        try:
-            code = function(args)
-        except FloeError as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            code = MISUSED if isinstance(error, ConfigurationError) else FAILED
-        sys.stdout.flush()
-        sys.exit(code)
-
-    return run
-
-
-@_command
+@command
 def validate(args: argparse.Namespace) -> int:
-    """Check policy files."""
+    """Check policy files; without paths, those of the deployment and the Floe store's rows."""
     from airflow_provider_floe.policies.resolution import shadow_warnings
 
-    paths = [Path(path) for path in args.paths] or [_policies_path(None)]
-    sets = [load_path(path) for path in paths]
+    if args.paths:
+        sets = [load_path(policies_path(path)) for path in args.paths]
+    else:
+        sets = [load_path(policies_path(None), read_rows())]
     policies = [policy for found in sets for policy in found.all]
     problems = [problem for found in sets for problem in found.problems]
     warnings = [str(warning) for found in sets for warning in found.warnings] + list(shadow_warnings(policies))
@@ -71,7 +53,7 @@ def validate(args: argparse.Namespace) -> int:
     return FAILED if problems else GOOD
 
 
-@_command
+@command
 def explain(args: argparse.Namespace) -> int:
     """Say which policy governs each operation on a table."""
     from airflow_provider_floe.policies.resolution import governing
@@ -97,7 +79,7 @@ def explain(args: argparse.Namespace) -> int:
     return GOOD
 
 
-@_command
+@command
 def assess(args: argparse.Namespace) -> int:
     """Report on the health of tables."""
     from airflow_provider_floe.maintenance.assess import assess as assess_tables
@@ -124,7 +106,7 @@ def assess(args: argparse.Namespace) -> int:
     return FAILED if assessment.failures else GOOD
 
 
-@_command
+@command
 def plan(args: argparse.Namespace) -> int:
     """Say what would be done; nothing is done."""
     from airflow_provider_floe.maintenance.assess import assess as assess_tables
@@ -140,7 +122,7 @@ def plan(args: argparse.Namespace) -> int:
     return FAILED if made.failures else GOOD
 
 
-@_command
+@command
 def run(args: argparse.Namespace) -> int:
     """Maintain a table, or all tables of policies, in this process."""
     from airflow_provider_floe.maintenance.run import run as run_maintenance
@@ -165,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if result.verdict.failed else GOOD
 
 
-@_command
+@command
 def history(args: argparse.Namespace) -> int:
     """List operation records."""
     from airflow_provider_floe.airflow_environment import open_floe_store
@@ -195,7 +177,7 @@ def history(args: argparse.Namespace) -> int:
     return GOOD
 
 
-@_command
+@command
 def restore(args: argparse.Namespace) -> int:
     """Move files of an operation back from quarantine."""
     from airflow_provider_floe.maintenance.restore import restore as restore_files
@@ -206,29 +188,29 @@ def restore(args: argparse.Namespace) -> int:
     return GOOD
 
 
-@_command
+@command
 def init(args: argparse.Namespace) -> int:
     """Write the loader files into a DAGs folder."""
     from airflow_provider_floe.loader_files import write_loader_files
 
-    folder = Path(args.folder) if args.folder else _dags_folder()
+    folder = Path(args.folder) if args.folder else dags_folder()
     for path, written in write_loader_files(folder).items():
         print(f"{'written' if written else 'already there'}: {path}")
     print(f"Next: list catalog connections in [floe] catalogs, and put policies into {folder / 'policies'}")
     return GOOD
 
 
-@_command
+@command
 def check(args: argparse.Namespace) -> int:
     """Check store, catalogs, engines and policies."""
     from airflow_provider_floe.cli.checks import run_checks
 
-    rows = run_checks(_policies_path(args.policies))
+    rows = run_checks(policies_path(args.policies))
     print_rows(rows, args.output, empty="")
     return GOOD if all(row["ok"] == "yes" for row in rows) else FAILED
 
 
-@_command
+@command
 def schema(args: argparse.Namespace) -> int:
     """Print the JSON Schema of policy files."""
     from airflow_provider_floe.policies.json_schema import policy_json_schema
@@ -274,14 +256,4 @@ def _one(names: list[str]) -> str | None:
 
 
 def _policies(args: argparse.Namespace) -> tuple[Policy, ...]:
-    return PolicySource(path=_policies_path(args.policies)).load()
-
-
-def _policies_path(given: str | None) -> Path:
-    return Path(given) if given else config.policies_path(beside=_dags_folder() / "loader.py")
-
-
-def _dags_folder() -> Path:
-    from airflow.providers.common.compat.sdk import conf
-
-    return Path(conf.get("core", "dags_folder")).expanduser()
+    return PolicySource(path=policies_path(args.policies)).load()

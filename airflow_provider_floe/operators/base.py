@@ -102,7 +102,7 @@ class PolicyOperator(FloeOperator):
         self.strict_conf = strict_conf
 
     def load_policies(self, context: Context) -> tuple[Policy, ...]:
-        """Those in files and those in the DAG.
+        """Those in files, those in the Floe store where ``[floe] policies_in_store`` says so, and those in the DAG.
 
         :raises ConfigurationError: when there are no files and none in the DAG, or the conf has an unknown key.
         """

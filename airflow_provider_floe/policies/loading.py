@@ -11,7 +11,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,13 @@ SUFFIXES = (".yaml", ".yml", ".json")
 _LIST_KEY = "policies"
 
 
+ROWS = "Floe store"
+"""Where a policy stands that is a row: ``Floe store, row 'name'``."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedPolicy:
-    """A good policy and where it stands, as ``file:line``."""
+    """A good policy and where it stands, as ``file:line`` or a row of the Floe store."""
 
     policy: Policy
     source: str
@@ -34,8 +38,9 @@ class LoadedPolicy:
 
 @dataclass(frozen=True, slots=True)
 class PolicyProblem:
-    """One thing that is wrong in a file.
+    """One thing that is wrong in a file, or in a row of the Floe store.
 
+    :ivar line: 1-based; 0 for a row.
     :ivar policy: the name of the policy, where the document has one.
     :ivar problem: field (dotted wire path), value, reason and the nearest valid name.
     """
@@ -47,8 +52,8 @@ class PolicyProblem:
 
     @property
     def source(self) -> str:
-        """``file:line``."""
-        return f"{self.file}:{self.line}"
+        """``file:line``, or the row."""
+        return f"{self.file}:{self.line}" if self.line else self.file
 
     def __str__(self) -> str:
         name = f"policy {self.policy!r}: " if self.policy else ""
@@ -98,10 +103,15 @@ class _Collected:
 
 
 def load_policies(
-    paths: Sequence[Path], *, engines: Collection[str] | None = None, default_timezone: str = "UTC"
+    paths: Sequence[Path],
+    *,
+    rows: Mapping[str, str] | None = None,
+    engines: Collection[str] | None = None,
+    default_timezone: str = "UTC",
 ) -> PolicySet:
-    """Load policies from files and folders. Two policies of one name are both refused.
+    """Load policies from files, folders and rows of the Floe store. Two policies of one name are both refused.
 
+    :param rows: JSON documents by name.
     :param engines: known engine names; None accepts any.
     :param default_timezone: IANA name, for schedules that name none.
     :raises ConfigurationError: when a path does not exist. Nothing is raised for what files hold.
@@ -115,6 +125,8 @@ def load_policies(
             collected.problems.append(PolicyProblem(str(path), 1, FieldProblem("", None, reason)))
             continue
         _read(text, str(path), path.suffix == ".json", collected)
+    for name, document in sorted((rows or {}).items()):
+        _read_row(name, document, collected)
     return _policy_set(collected)
 
 
@@ -177,6 +189,15 @@ def _read(text: str, file: str, json: bool, collected: _Collected) -> None:
                 _check(node, file, collected)
     except SyntaxFault as fault:
         collected.problems.append(PolicyProblem(file, fault.line, FieldProblem("", None, str(fault))))
+
+
+def _read_row(name: str, document: str, collected: _Collected) -> None:
+    place = f"{ROWS}, row {name!r}"
+    row = _Collected(collected.engines, collected.default_timezone)
+    _read(document, place, True, row)
+    collected.problems += [replace(problem, line=0, policy=problem.policy or name) for problem in row.problems]
+    collected.warnings += [replace(warning, line=0) for warning in row.warnings]
+    collected.policies += [(LoadedPolicy(loaded.policy, place), place, 0) for loaded, _, _ in row.policies]
 
 
 def _policies_in(document: Node, file: str, collected: _Collected) -> list[Node]:

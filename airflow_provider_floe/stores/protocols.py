@@ -154,6 +154,9 @@ class PolicyStore(Protocol):
     def policies(self) -> list[Policy]:
         """All policies, by name."""
 
+    def policy_documents(self) -> Mapping[str, str]:
+        """All policies as JSON text by name, whether they are valid or not."""
+
     def put_policy(self, policy: Policy) -> None:
         """Create or replace by name."""
 

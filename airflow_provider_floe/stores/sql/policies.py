@@ -25,10 +25,14 @@ class PolicyQueries(Queries):
 
         :raises InvalidPolicy: when a row is not a valid policy, naming it and the field.
         """
+        return [_parse(name, document) for name, document in self.policy_documents().items()]
+
+    def policy_documents(self) -> dict[str, str]:
+        """All policies as JSON text by name, whether they are valid or not."""
         with self._database.read() as connection:
             rows = connection.execute(select(policies.c.name, policies.c.document)).all()
         # sorted here, because databases differ in collation
-        return [_parse(name, document) for name, document in sorted((row.name, row.document) for row in rows)]
+        return dict(sorted((row.name, row.document) for row in rows))
 
     def put_policy(self, policy: Policy) -> None:
         """Create or replace by name; writing an equal document changes nothing, the revision included."""
