@@ -130,9 +130,9 @@ def _catalog_refusals(
     for name, field in type(settings).model_fields.items():
         wire = field.alias or name
         if wire in minimums and _seconds(getattr(settings, name)) < minimums[wire]:
-            least = timedelta(seconds=minimums[wire])
+            least = minimums[wire] / timedelta(days=1).total_seconds()
             refusals.append(
-                f"setting {wire}={getattr(settings, name)!s} is below the minimum retention of {least} that the "
+                f"setting {wire}={getattr(settings, name)!s} is below the minimum retention of {least:g} days that the "
                 f"server has for catalog {catalog!r}: raise the setting, or lower the minimum on the server"
             )
     return refusals

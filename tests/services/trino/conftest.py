@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from harness.services.base import Facts
 from harness.services.rest import rest_catalog
 from harness.services.running import use
 from pyiceberg.catalog.rest import RestCatalog
@@ -16,9 +17,14 @@ from airflow_provider_floe.engines.trino.engine import TrinoEngine
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    with use("s3", "rest", "trino-476") as services:
-        yield Server(services["trino-476"], rest_catalog(services))
+def services() -> Iterator[dict[str, Facts]]:
+    with use("s3", "rest", "trino-476") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(services: dict[str, Facts]) -> Server:
+    return Server(services["trino-476"], rest_catalog(services))
 
 
 @pytest.fixture(scope="session")
