@@ -22,6 +22,7 @@ from airflow_provider_floe.errors import (
     EngineFailed,
     EngineUnavailable,
     FloeError,
+    OperationCancelled,
     UnsafeOperation,
 )
 
@@ -117,8 +118,8 @@ class Job:
             if not query_id:
                 raise
             return self._after_loss(query_id, error)
-        except (CommitConflict, EngineFailed, EngineUnavailable):
-            # A commit that the catalog did not answer fails the query, and may have happened
+        except (CommitConflict, EngineFailed, EngineUnavailable, OperationCancelled):
+            # A commit may have happened all the same: its answer got lost, or it was faster than our cancelling
             if query_id and snapshots_of(self.context.load_table(), query_id):
                 return Done(query_id, [], None)
             raise

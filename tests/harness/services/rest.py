@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.services.base import Facts, Service, Start
 from harness.services.java import java_home
 from harness.services.maven import libraries
 from harness.services.process import answers, free_port, launch, wait_until
 from harness.services.s3 import file_io_properties
-from pyiceberg.catalog.rest import RestCatalog
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog.rest import RestCatalog
 
 ICEBERG = "1.10.1"
 _DEPENDENCIES = (
@@ -72,4 +75,6 @@ def rest_catalog(services: Mapping[str, Facts], name: str = "lake") -> RestCatal
 
     :param services: the facts of ``rest`` and ``s3``.
     """
+    from pyiceberg.catalog.rest import RestCatalog  # here, since every keeper loads this module
+
     return RestCatalog(name, uri=services["rest"]["uri"], **file_io_properties(services["s3"]))

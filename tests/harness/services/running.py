@@ -26,7 +26,7 @@ from harness.services.maven import SERVICES
 from harness.services.process import START_SECONDS, stop
 from harness.services.registry import find
 
-_RUN = SERVICES / "run"
+_RUN = Path(os.environ.get("FLOE_SERVICES_RUN", SERVICES / "run"))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from pathlib import Path
 from harness.environments import environment
 from harness.services.base import Facts, Service, Start
 from harness.services.process import answers, free_port, launch, wait_until
-from pyarrow.fs import S3FileSystem
 
 BUCKET = "warehouse"
 _KEY, _SECRET, _REGION = "test-key", "test-secret", "us-east-1"
@@ -24,6 +23,8 @@ def _start(home: Path, _: Mapping[str, Facts]) -> Start:
     log = home / "s3.log"
     process = launch([_install().with_name("moto_server"), "-H", "127.0.0.1", "-p", str(port)], log=log, cwd=home)
     wait_until(process, log, lambda: answers(f"{endpoint}/moto-api/"))
+    from pyarrow.fs import S3FileSystem  # here, since every keeper loads this module
+
     store = S3FileSystem(
         access_key=_KEY, secret_key=_SECRET, endpoint_override=endpoint, region=_REGION, allow_bucket_creation=True
     )
