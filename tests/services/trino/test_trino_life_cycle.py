@@ -9,14 +9,21 @@ from threading import Thread
 
 import pyarrow as pa
 import pytest
-from harness.tables import FakeContext, rows
+from harness.tables import FakeContext, rows, rows_digest
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation as SnapshotOperation
 from trino.dbapi import connect
 from trino_server import Server, now_context, run, small_files
 
 from airflow_provider_floe.engines.trino.engine import TrinoEngine
-from airflow_provider_floe.errors import CommitOutcomeUnknown, EngineUnavailable, LeaseLost, OperationCancelled
+from airflow_provider_floe.errors import (
+    CommitConflict,
+    CommitOutcomeUnknown,
+    EngineUnavailable,
+    LeaseLost,
+    OperationCancelled,
+)
 from airflow_provider_floe.policies.model import RewriteDataFiles
 from airflow_provider_floe.tables import Operation
 
@@ -59,6 +66,23 @@ def test_what_stops_the_operation_cancels_the_query(
         run(engine, slow_table, Operation.REWRITE_DATA_FILES, RewriteDataFiles(), context)
     assert query_state(server, context) == ("FAILED", "ADMINISTRATIVELY_KILLED")
     assert slow_table.metadata.current_snapshot_id == before
+
+
+def test_a_writer_that_deletes_meanwhile_wins(engine: TrinoEngine, slow_table: Table) -> None:
+    context = now_context(slow_table)
+    context.on_committing = lambda _: slow_table.delete("part == 'p0'")
+    with pytest.raises(CommitConflict, match="others kept committing"):
+        run(engine, slow_table, Operation.REWRITE_DATA_FILES, RewriteDataFiles(), context)
+    assert len(rows_digest(slow_table)) == 4 * (PARTITIONS - 1)
+    assert slow_table.metadata.snapshots[-1].summary.operation is SnapshotOperation.DELETE  # type: ignore[union-attr]
+
+
+def test_what_is_appended_meanwhile_stays(engine: TrinoEngine, slow_table: Table) -> None:
+    context = now_context(slow_table)
+    context.on_committing = lambda _: slow_table.append(rows(9_000, 3, "p0"))
+    result = run(engine, slow_table, Operation.REWRITE_DATA_FILES, RewriteDataFiles(), context)
+    assert result.files_added == PARTITIONS
+    assert len(rows_digest(slow_table)) == 4 * PARTITIONS + 3
 
 
 class Proxy:

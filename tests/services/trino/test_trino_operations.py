@@ -66,12 +66,10 @@ def test_the_target_is_the_size_of_what_is_written_and_the_threshold_three_quart
     engine: TrinoEngine, server: Server, catalog: RestCatalog, namespace: str
 ) -> None:
     table = small_files(catalog, (namespace, "t"), 3)
-    run(engine, table, REWRITE, RewriteDataFiles(target_file_size_bytes=64 * 1024**2))
-    statement = server.rows(
-        "SELECT query FROM system.runtime.queries WHERE query LIKE 'ALTER TABLE%optimize(%' "
-        "ORDER BY created DESC LIMIT 1"
-    )[0][0]
-    assert f"file_size_threshold => '{48 * 1024**2}B'" in statement
+    result = run(engine, table, REWRITE, RewriteDataFiles(target_file_size_bytes=64 * 1024**2))
+    query = server.query(result.details["query_id"])
+    assert f"file_size_threshold => '{48 * 1024**2}B'" in query["query"]
+    assert query["session"]["catalogProperties"] == {"lake": {"target_max_file_size": f"{64 * 1024**2}B"}}
 
 
 def test_a_filter_over_any_column_rewrites_only_files_that_may_match(

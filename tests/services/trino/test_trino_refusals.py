@@ -161,6 +161,14 @@ def test_another_table_of_the_same_name_is_not_touched(
     assert len(table.metadata.snapshots) == snapshots
 
 
+def test_a_table_that_trino_does_not_see_is_named_with_what_to_check(
+    engine: TrinoEngine, catalog: RestCatalog, namespace: str
+) -> None:
+    table = small_files(catalog, (namespace, "Upper"), 2)
+    with pytest.raises(ConfigurationError, match="case-insensitive name matching"):
+        run(engine, table, Operation.REWRITE_DATA_FILES, RewriteDataFiles())
+
+
 @pytest.mark.parametrize(
     ("operation", "settings"),
     [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.request import Request, urlopen
 from uuid import uuid4
 
 from harness.services.base import Facts
@@ -34,6 +36,13 @@ class Server:
 
     def engine(self, catalogs: Mapping[str, str], **options: Any) -> TrinoEngine:
         return TrinoEngine(self.connect, catalogs, connection="trino_test", **options)
+
+    def query(self, query_id: str) -> dict[str, Any]:
+        """What the server knows of a query."""
+        address = f"http://{self.facts['host']}:{self.facts['port']}/v1/query/{query_id}"
+        with urlopen(Request(address, headers={"X-Trino-User": "tester"})) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
 
     def rows(self, statement: str) -> list[list[Any]]:
         """What Trino answers, on a connection of its own."""
