@@ -39,6 +39,8 @@ class AirflowEvents:
         self._running = running
         self._active_policies = active_policies
         self._changes: dict[TableRef, list[JsonValue]] = {}
+        self.finished: list[Event] = []
+        """Operations that ended, in order."""
 
     def __call__(self, event: Event) -> None:
         """Take one event; never raises."""
@@ -47,7 +49,12 @@ class AirflowEvents:
             self._count(event)
         except Exception:
             log.warning("could not record event %s", event.kind, exc_info=True)
-        if event.kind is EventKind.OPERATION_FINISHED and event.changed and event.table is not None:
+        if event.kind is EventKind.OPERATION_FINISHED:
+            self.finished.append(event)
+            self._remember_change(event)
+
+    def _remember_change(self, event: Event) -> None:
+        if event.changed and event.table is not None:
             self._changes.setdefault(event.table.ref(), []).append(
                 f"{event.operation} {event.data.get('operation_id', '')}".rstrip()
             )

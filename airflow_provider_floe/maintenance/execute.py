@@ -245,6 +245,7 @@ class _TableRun:
                 changed=record.result is not None and record.result.changed,
                 data={
                     "operation_id": record.id,
+                    "plan_id": record.plan_id,
                     "outcome": record.status.value,
                     "policy": record.policy,
                     "engine": record.engine,

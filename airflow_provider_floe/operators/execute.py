@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_floe.errors import OperationCancelled
 from airflow_provider_floe.links import FloeRecordLink
 from airflow_provider_floe.operators.base import FloeOperator, maintained_outlets, record_lines, where
+from airflow_provider_floe.operators.lineage import LineageMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class FloeExecuteOperator(FloeOperator):
+class FloeExecuteOperator(LineageMixin, FloeOperator):
     """Run one batch of a plan: one large table or several small ones. Ends green; the verdict task judges.
 
     A retry runs only what is unfinished.
@@ -41,7 +42,7 @@ class FloeExecuteOperator(FloeOperator):
         """
         from airflow_provider_floe.maintenance.execute import execute
 
-        with self.environment(context) as (env, events):
+        with self.environment(context) as (env, events), self.observed(env, events):
             result = execute(env, self.plan_id, int(self.batch), context=where(context), cancelled=self.cancelled)
             if self.cancelled():
                 raise OperationCancelled(f"batch {self.batch} of plan {self.plan_id} was cancelled")

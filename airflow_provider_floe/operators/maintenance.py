@@ -20,6 +20,7 @@ from airflow_provider_floe.operators.base import (
     retry_can_help,
     where,
 )
+from airflow_provider_floe.operators.lineage import LineageMixin
 from airflow_provider_floe.planning.model import RunMode
 from airflow_provider_floe.policies.model import Policy
 from airflow_provider_floe.policy_source import as_policy
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_floe.maintenance.environment import Environment
 
 
-class FloeMaintenanceOperator(PolicyOperator):
+class FloeMaintenanceOperator(LineageMixin, PolicyOperator):
     """Assess, plan and execute the maintenance of one table in one task.
 
     All operations of the table are handled, each under the policy that governs it, unless a policy is named.
@@ -87,7 +88,7 @@ class FloeMaintenanceOperator(PolicyOperator):
         """
         from airflow_provider_floe.maintenance.run import run
 
-        with self.environment(context) as (env, events):
+        with self.environment(context) as (env, events), self.observed(env, events):
             result = run(env, self._request(context, env), cancelled=self.cancelled)
             if self.cancelled():
                 raise OperationCancelled(f"maintenance of {self.table} was cancelled")
