@@ -10,10 +10,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help env test demo ui lint format bench constraints clean
+# They start Java servers, which a machine with Python alone cannot.
+ELSEWHERE := tests/services/trino tests/services/spark
+
+.PHONY: help env test test-engines demo ui lint format bench constraints clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 env: $(STAMP) ## Make .venv with everything that development, tests and demo need
 
@@ -36,11 +39,16 @@ $(STAMP): pyproject.toml constraints.txt
 test: env ## Check style and types, then run every test
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && failed=0; \
 	$(MAKE) --no-print-directory lint || failed=1; \
-	for suite in "tests/unit tests/integration tests/services -n 2" "tests/airflow" "tests/standalone"; do \
+	for suite in "tests/unit tests/integration tests/services -n 2 $(ELSEWHERE:%=--ignore=%)" \
+			"tests/airflow" "tests/standalone"; do \
 		echo "=== $$suite"; \
 		$(PYTEST) -q $$suite || failed=1; \
 	done; \
 	exit $$failed
+
+test-engines: env ## Run the tests of engines elsewhere, Spark and Trino, on real servers (needs Java 17 and 25, and mvn)
+	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \
+		$(PYTEST) -q $(ELSEWHERE)
 
 demo: env ## Build a small lakehouse, let a real Airflow maintain it, show before and after
 	@PYTHONPATH=tests $(BIN)/python demo/run.py
