@@ -75,7 +75,12 @@ def _field(label: str, description: str, **schema: Any) -> dict[str, Any]:
 
 def _connection_fields() -> dict[str, Any]:
     return {
-        "catalog_kind": _field("Catalog kind", "What kind of catalog this is.", enum=["rest", "sql"], default="rest"),
+        "catalog_kind": _field(
+            "Catalog kind",
+            "What kind of catalog this is.",
+            enum=["gravitino", "hive", "lakekeeper", "nessie", "polaris", "rest", "sql"],
+            default="rest",
+        ),
         "catalog_name": _field("Catalog name", "The name that policies use; default: the connection id."),
         "uri": _field(
             "URI",
@@ -83,7 +88,7 @@ def _connection_fields() -> dict[str, Any]:
         ),
         "warehouse": _field("Warehouse", "REST: the warehouse's name. SQL: root location of new tables."),
         "scope": _field("OAuth2 scope", "REST: scope of the token asked for, for example PRINCIPAL_ROLE:ALL."),
-        "oauth2_server_uri": _field("OAuth2 server URI", "REST: token endpoint, when it is not the catalog's own."),
+        "oauth2_server_uri": _field("OAuth2 server URI", "REST: token endpoint; recommended with a client id."),
         "properties": _field(
             "Properties",
             'More properties of the catalog and its storage, as JSON: {"s3.endpoint": "http://minio:9000"}.',

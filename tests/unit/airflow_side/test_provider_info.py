@@ -10,6 +10,7 @@ import airflow
 import jsonschema
 import pytest
 
+from airflow_provider_floe.catalogs.registry import kind_names
 from airflow_provider_floe.maintenance.settings import Settings
 from airflow_provider_floe.provider_info import get_provider_info
 
@@ -47,6 +48,11 @@ def test_every_name_in_it_can_be_imported():
         for entry in INFO[group]:
             for module in entry["python-modules"]:
                 import_module(module)
+
+
+def test_the_form_offers_every_kind_of_catalog():
+    [connection] = INFO["connection-types"]
+    assert connection["conn-fields"]["catalog_kind"]["schema"]["enum"] == kind_names()
 
 
 def test_reading_it_imports_nothing():
