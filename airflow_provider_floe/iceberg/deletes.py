@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.transforms import VoidTransform
 
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 
@@ -21,12 +22,16 @@ class DeleteIndex:
     Iceberg's rules: an equality delete applies to older data only (sequence number lower), a position delete to data
     up to its own. Either reaches its partition; an equality delete under an unpartitioned spec reaches the whole
     table, a position delete that names one file only that one. A position delete also cannot name a file that was
-    written after it: rewritten files keep an old sequence number, so the snapshot that added them is asked.
+    written after it: rewritten files keep an old data sequence number, so their file sequence number is asked. A
+    spec that has only void fields left partitions nothing.
     """
 
     def __init__(self, metadata: TableMetadata, deletes: Iterable[LiveFile]) -> None:
-        self._added_in = {snapshot.snapshot_id: snapshot.sequence_number or 0 for snapshot in metadata.snapshots}
-        unpartitioned = {spec_id for spec_id, spec in metadata.specs().items() if spec.is_unpartitioned()}
+        unpartitioned = {
+            spec_id
+            for spec_id, spec in metadata.specs().items()
+            if all(isinstance(field.transform, VoidTransform) for field in spec.fields)
+        }
         self._by_path: defaultdict[str, list[LiveFile]] = defaultdict(list)
         self._by_partition: defaultdict[Place, list[LiveFile]] = defaultdict(list)
         self._equality: defaultdict[Place, list[LiveFile]] = defaultdict(list)
@@ -54,7 +59,7 @@ class DeleteIndex:
         for file in data:
             known = oldest.setdefault((file.spec_id, file.partition), [file, file])
             known[0] = min(known[0], file, key=_sequence_number)
-            known[1] = min(known[1], file, key=self._written_in)
+            known[1] = min(known[1], file, key=_written_in)
         found = {delete.path: delete for files in oldest.values() for file in files for delete in self.of(file)}
         if self._by_path:
             named = (delete for file in data if file.path in self._by_path for delete in self.of(file))
@@ -65,18 +70,19 @@ class DeleteIndex:
         """Whether any delete file may remove rows of a data file."""
         return any(first < len(found) for found, first in self._reaching(data))
 
-    def _written_in(self, data: LiveFile) -> int:
-        return max(data.sequence_number, self._added_in.get(data.snapshot_id or 0, 0))
-
     def _reaching(self, data: LiveFile) -> Iterator[tuple[list[LiveFile], int]]:
         """Delete files in order of their sequence numbers, and from which of them on they apply."""
         place = (data.spec_id, data.partition)
         for found in (self._by_path.get(data.path), self._by_partition.get(place)):
             if found:
-                yield found, bisect_left(found, self._written_in(data), key=_sequence_number)
+                yield found, bisect_left(found, _written_in(data), key=_sequence_number)
         for found in (self._everywhere, self._equality.get(place)):
             if found:
                 yield found, bisect_right(found, data.sequence_number, key=_sequence_number)
+
+
+def _written_in(data: LiveFile) -> int:
+    return max(data.sequence_number, data.file_sequence_number or 0)
 
 
 def _sequence_number(file: LiveFile) -> int:

@@ -21,6 +21,8 @@ class LiveFile:
 
     :ivar partition: the partition tuple under ``spec_id``, values as stored in the manifest.
     :ivar sequence_number: data sequence number, inherited where the manifest leaves it out.
+    :ivar file_sequence_number: sequence number of the commit that added the file, inherited likewise; None where an
+        older writer did not carry it on. A rewritten file's is higher than its data sequence number.
     :ivar referenced_data_file: the only data file that a position delete file or deletion vector applies to, if known.
     """
 
@@ -37,6 +39,7 @@ class LiveFile:
     equality_ids: tuple[int, ...] | None = None
     referenced_data_file: str | None = None
     manifest_path: str = ""
+    file_sequence_number: int | None = None
 
     @property
     def is_deletion_vector(self) -> bool:

@@ -15,6 +15,9 @@ from airflow_provider_floe.errors import TableUnreadable
 from airflow_provider_floe.iceberg.avro import Projection, Row, read_rows
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 
+_NAN = float("nan")
+"""The one NaN in partition tuples: Python takes two of them for different, and so would part files of one partition."""
+
 DELETED = 2
 """Status of an entry whose file the manifest's snapshot removed."""
 ADDED = 1
@@ -22,7 +25,7 @@ ADDED = 1
 PATH_COLUMN = 2147483546
 """Field id of ``file_path`` in position delete files."""
 
-_STATUS, _SNAPSHOT_ID, _SEQUENCE_NUMBER = 0, 1, 3
+_STATUS, _SNAPSHOT_ID, _SEQUENCE_NUMBER, _FILE_SEQUENCE_NUMBER = 0, 1, 3, 4
 _PATH, _FORMAT, _PARTITION, _RECORDS, _SIZE = 100, 101, 102, 103, 104
 _CONTENT, _EQUALITY_IDS, _SORT_ORDER, _REFERENCED = 134, 135, 140, 143
 _LOWER_BOUNDS, _UPPER_BOUNDS = 125, 128
@@ -38,6 +41,7 @@ _DATA_FIELDS = (
     _RECORDS,
     _SIZE,
     _SORT_ORDER,
+    _FILE_SEQUENCE_NUMBER,
 )
 _REQUIRED = frozenset((_STATUS, _PATH, _FORMAT, _PARTITION, _RECORDS, _SIZE))
 _DATA = Projection(_DATA_FIELDS, _REQUIRED)
@@ -91,11 +95,17 @@ def decode_files(manifest: ManifestFile, data: bytes) -> Iterator[LiveFile]:
     deletes = manifest.content == ManifestContent.DELETES
     path, spec_id = manifest.manifest_path, manifest.partition_spec_id
     for row in read_rows(data, _DELETES if deletes else _DATA, path):
-        status, snapshot_id, sequence_number, kind, file_path, file_format, partition, records, size, order = row[:10]
+        status, snapshot_id, sequence_number, kind, file_path, file_format, partition, records, size, order, written = (
+            row[:11]
+        )
         if status == DELETED:
             continue
         if sequence_number is None:
             sequence_number = _inherited(manifest, status, file_path)
+        if written is None and status == ADDED:
+            written = manifest.sequence_number
+        if any(value != value for value in partition):
+            partition = tuple(_NAN if value != value else value for value in partition)
         equality_ids, referenced = _delete_fields(row) if deletes else (None, None)
         yield LiveFile(
             path=file_path,
@@ -111,6 +121,7 @@ def decode_files(manifest: ManifestFile, data: bytes) -> Iterator[LiveFile]:
             equality_ids=equality_ids,
             referenced_data_file=referenced,
             manifest_path=path,
+            file_sequence_number=written,
         )
 
 
@@ -174,7 +185,7 @@ def _delete_fields(row: Row) -> tuple[tuple[int, ...] | None, str | None]:
     kind: int = row[3]
     equality_ids: tuple[int, ...] | None
     referenced: str | None
-    equality_ids, referenced, lower_bounds, upper_bounds = row[10:]
+    equality_ids, referenced, lower_bounds, upper_bounds = row[11:]
     if kind == FileContent.POSITION_DELETES and referenced is None:
         referenced = _only_path(lower_bounds or {}, upper_bounds or {})
     return equality_ids or None, referenced
