@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from airflow_provider_floe.engines.capabilities import CatalogAccess, OperationCapability, TableFeature
 from airflow_provider_floe.engines.trino import sql
+from airflow_provider_floe.engines.trino.failures import QueryFailed
 from airflow_provider_floe.engines.trino.session import Session
-from airflow_provider_floe.errors import ConfigurationError, EngineFailed, FloeError
+from airflow_provider_floe.errors import ConfigurationError, FloeError
 from airflow_provider_floe.policies.model import SETTINGS_MODELS
 from airflow_provider_floe.tables import Operation
 
@@ -135,8 +136,8 @@ def understood_calls(session: Session, catalog: str) -> frozenset[str]:
 def _understands(session: Session, statement: str) -> bool:
     try:
         session.rows(statement)
-    except EngineFailed as error:
-        return not any(word in str(error) for word in ("PROCEDURE_NOT_FOUND", "INVALID_PROCEDURE_ARGUMENT"))
+    except QueryFailed as error:
+        return error.error_name not in ("PROCEDURE_NOT_FOUND", "INVALID_PROCEDURE_ARGUMENT")
     return True
 
 

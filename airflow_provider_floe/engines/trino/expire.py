@@ -10,7 +10,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
 from airflow_provider_floe.engines.base import OperationResult
-from airflow_provider_floe.engines.local.expire import check_expiry_caps, unreachable_deletions
+from airflow_provider_floe.engines.local.expire import check_expiry_caps, expiry_happened, unreachable_deletions
 from airflow_provider_floe.engines.trino import sql
 from airflow_provider_floe.engines.trino.capabilities import CLEAN_METADATA, RETAIN_LAST
 from airflow_provider_floe.engines.trino.job import Job
@@ -64,7 +64,11 @@ def run(job: Job) -> OperationResult:
         "snapshot_ids": list(cut.snapshot_ids),
         "refs": list(plan.refs_to_drop),
     }
-    done = job.execute(_call(job, settings, before.metadata.properties, cut.threshold, cleans), "", detail)
+    done = job.execute(
+        _call(job, settings, before.metadata.properties, cut.threshold, cleans),
+        detail=detail,
+        happened=lambda table, _: expiry_happened(table, detail),
+    )
     after = job.context.load_table()
     left = {snapshot.snapshot_id for snapshot in after.metadata.snapshots}
     expired = [s.snapshot_id for s in before.metadata.snapshots if s.snapshot_id not in left]

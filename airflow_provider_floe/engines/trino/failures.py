@@ -19,6 +19,17 @@ class ConnectionLost(EngineUnavailable):
     """The connection broke while a query ran; whether the query ended is not known."""
 
 
+class QueryFailed(EngineFailed):
+    """A query failed.
+
+    :ivar error_name: Trino's name of the error, such as ``NOT_SUPPORTED``.
+    """
+
+    def __init__(self, message: str, error_name: str | None) -> None:
+        super().__init__(message)
+        self.error_name = error_name
+
+
 def translate(error: Exception, connection: str) -> FloeError:
     """The error as ours.
 
@@ -59,7 +70,7 @@ def _of_query(error: TrinoQueryError, connection: str) -> FloeError:
             return CommitConflict(f"Trino gave up, because others kept committing first: {words}")
     if error.error_type in _TRANSIENT:
         return EngineUnavailable(f"Trino could not finish the query: {words}")
-    return EngineFailed(f"Trino could not carry the statement out: {words}")
+    return QueryFailed(f"Trino could not carry the statement out: {words}", error.error_name)
 
 
 def _first_line(error: Exception) -> str:

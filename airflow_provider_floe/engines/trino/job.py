@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -91,13 +91,22 @@ class Job:
             )
         return max(server - older_than, self.minimum_retention, timedelta(0))
 
-    def execute(self, call: str, where: str = "", detail: Mapping[str, Any] | None = None) -> Done:
+    def execute(
+        self,
+        call: str,
+        where: str = "",
+        detail: Mapping[str, Any] | None = None,
+        happened: Callable[[Table, str], bool] | None = None,
+    ) -> Done:
         """Run a table procedure to its end, on record from its start, and cancelled when the context says so.
 
         :param detail: what the operation record keeps until the procedure has ended.
+        :param happened: whether the table shows that the query, of this id, committed although it failed; default:
+            by the id that Trino puts on snapshots.
         :raises CommitOutcomeUnknown: when the connection was lost, and Trino cannot be asked what became of the query.
         """
         statement = f"ALTER TABLE {self.table_sql} EXECUTE {call}{where}\n-- floe operation {self.request.operation_id}"
+        happened = happened or (lambda table, query_id: bool(snapshots_of(table, query_id)))
         query_id = ""
 
         def submitted(found: str) -> None:
@@ -117,14 +126,14 @@ class Job:
         except ConnectionLost as error:
             if not query_id:
                 raise
-            return self._after_loss(query_id, error)
+            return self._after_loss(query_id, error, happened)
         except (CommitConflict, EngineFailed, EngineUnavailable, OperationCancelled):
             # A commit may have happened all the same: its answer got lost, or it was faster than our cancelling
-            if query_id and snapshots_of(self.context.load_table(), query_id):
+            if query_id and happened(self.context.load_table(), query_id):
                 return Done(query_id, [], None)
             raise
 
-    def _after_loss(self, query_id: str, error: FloeError) -> Done:
+    def _after_loss(self, query_id: str, error: FloeError, happened: Callable[[Table, str], bool]) -> Done:
         """Ask anew what became of a query; one that still runs is cancelled, since nobody fetches its result."""
         state = None
         for look in range(_LOOKS_AFTER_LOSS):
@@ -140,7 +149,7 @@ class Job:
                 f"the connection {self.session.connection!r} to Trino was lost while query {query_id} ran, and it "
                 f"cannot be asked what became of it: {error}"
             ) from error
-        if state == "FINISHED" or snapshots_of(self.context.load_table(), query_id):
+        if state == "FINISHED" or happened(self.context.load_table(), query_id):
             return Done(query_id, [], None)
         raise EngineUnavailable(
             f"the connection {self.session.connection!r} to Trino was lost, and no commit of query {query_id} is in "

@@ -28,7 +28,7 @@ def run(job: Job) -> OperationResult:
     work = manifest_work(table, settings)
     if not work.found:
         return OperationResult(changed=False, message=work.summary, snapshot_before=before, snapshot_after=before)
-    done = job.execute("optimize_manifests", "", {"snapshot_before": before})
+    done = job.execute("optimize_manifests", detail={"snapshot_before": before})
     after = job.context.load_table()
     ours = snapshots_of(after, done.query_id) or _new_rewrites(table, after)
     for snapshot in ours:

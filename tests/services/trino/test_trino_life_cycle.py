@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from threading import Thread
 
 import pyarrow as pa
@@ -24,7 +26,7 @@ from airflow_provider_floe.errors import (
     LeaseLost,
     OperationCancelled,
 )
-from airflow_provider_floe.policies.model import RewriteDataFiles
+from airflow_provider_floe.policies.model import ExpireSnapshots, RewriteDataFiles
 from airflow_provider_floe.tables import Operation
 
 pytestmark = pytest.mark.services
@@ -174,3 +176,23 @@ def test_a_query_that_cannot_be_asked_about_any_more_leaves_the_outcome_open(ser
     assert query_id in str(unknown.value)
     assert server.engine({}).cancel(query_id)
     assert query_state(server, context)[0] in ("FAILED", "FINISHED")
+
+
+def test_an_expiry_that_committed_before_it_was_cancelled_is_one(
+    engine: TrinoEngine, catalog: RestCatalog, namespace: str
+) -> None:
+    table = small_files(catalog, (namespace, "t"), 3)
+    time.sleep(1.1)
+    context = now_context(table)
+
+    def wait_for_the_commit(_: int) -> None:
+        deadline = time.monotonic() + 60
+        while len(context.load_table().metadata.snapshots) > 1:
+            assert time.monotonic() < deadline
+        raise OperationCancelled("cleared")
+
+    context.on_committing = wait_for_the_commit
+    settings = ExpireSnapshots(retain_last=1, max_snapshot_age=timedelta(seconds=1))
+    result = run(engine, table, Operation.EXPIRE_SNAPSHOTS, settings, context)
+    assert result.snapshots_expired == 2
+    assert result.files_deleted + result.details["left_over"] == len(context.journal.deletions) > 0
