@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from airflow_provider_floe.engines.base import OperationContext
 from airflow_provider_floe.engines.spark import job
@@ -15,6 +17,10 @@ from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable, 
 
 log = logging.getLogger(__name__)
 
+_PORT = 15002
+_CONNECT_SECONDS = 20.0
+_RETRIES = {"max_retries": 8, "max_backoff": 15_000}
+"""A server may be away for about a minute; the client's own patience of ten would hold up the task."""
 _OLDEST = 4
 """Major version: the client that the Spark provider brings sends what Spark 3.5 cannot read."""
 
@@ -58,12 +64,16 @@ class ConnectRoute:
 
     def _session(self, session_id: str) -> Any:
         try:
+            from pyspark.sql.connect.client.retries import DefaultPolicy
             from pyspark.sql.connect.session import SparkSession
         except ImportError as error:
             raise MissingExtra("engine spark over Spark Connect", "spark-connect") from error
-        separator = "" if self._url.endswith(("/", ";")) else ";" if "/;" in self._url else "/;"
+        self._refuse_unreachable()
+        url = self._url.rstrip(";")
+        url = url if "/;" in url or url.endswith("/") else f"{url}/"
         try:
-            session = SparkSession.builder.remote(f"{self._url}{separator};session_id={session_id}").create()
+            session = SparkSession.builder.remote(f"{url};session_id={session_id}").create()
+            session.client.set_retry_policies([DefaultPolicy(**_RETRIES)])
             version = str(session.version)
         except Exception as error:
             raise EngineUnavailable(
@@ -77,6 +87,17 @@ class ConnectRoute:
                 f"Spark {_OLDEST} and newer only: use a connection of type spark (spark-submit) for Spark 3.5"
             )
         return session
+
+    def _refuse_unreachable(self) -> None:
+        """The client would try for many minutes."""
+        address = urlsplit(self._url)
+        try:
+            socket.create_connection((address.hostname or "", address.port or _PORT), _CONNECT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise EngineUnavailable(
+                f"Spark Connect of connection {self.connection!r} does not answer: check its host and port, and that "
+                f"the server runs ({error})"
+            ) from error
 
 
 class ConnectJob:

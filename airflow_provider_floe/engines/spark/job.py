@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 import time
-from datetime import datetime, timezone
 from typing import Any
 
 OPERATION_ID = "floe.operation-id"
@@ -137,12 +136,16 @@ def _first_line(error: Exception) -> str:
 
 
 def _file_view(spark: Any, view: str, files: list[list[Any]]) -> None:
-    """A temporary view of files: path, and modification time in milliseconds since 1970."""
-    from pyspark.sql.types import StringType, StructField, StructType, TimestampType
+    """A temporary view of files: path, and modification time in milliseconds since 1970.
 
-    schema = StructType([StructField("file_path", StringType()), StructField("last_modified", TimestampType())])
-    rows = [(path, datetime.fromtimestamp(modified / 1000, tz=timezone.utc)) for path, modified in files]  # noqa: UP017
-    spark.createDataFrame(rows, schema).createOrReplaceTempView(view)
+    One literal holds them all: a data frame made from rows depends on versions of client and server.
+    """
+    document = json.dumps([{"path": path, "modified": modified} for path, modified in files])
+    spark.sql(
+        f"CREATE OR REPLACE TEMPORARY VIEW {view} AS "
+        "SELECT path AS file_path, timestamp_millis(modified) AS last_modified "
+        f"FROM (SELECT inline(from_json({literal(document)}, 'array<struct<path: string, modified: bigint>>')))"
+    )
 
 
 def _counts(spark: Any, table: str, known: set[int], what: str) -> dict[str, list[Any]]:

@@ -11,6 +11,7 @@ from airflow_provider_floe.engines.base import OperationContext
 
 log = logging.getLogger(__name__)
 
+_FIRST_POLL_SECONDS = 0.1
 _POLL_SECONDS = 1.0
 _STOP_SECONDS = 60.0
 
@@ -85,8 +86,10 @@ def run(
         context.remote_job(job.id)
         context.committing(detail)
         job.begin()
+        pause = _FIRST_POLL_SECONDS
         try:
-            while not job.wait(_POLL_SECONDS):
+            while not job.wait(pause):
+                pause = min(2 * pause, _POLL_SECONDS)
                 job.keep_alive()
                 context.checkpoint()
         except BaseException:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from harness.services.base import Facts
 from harness.tables import FakeContext, context_for
 from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.io import FileIO
 from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.base import OperationRequest, OperationResult
 from airflow_provider_floe.engines.spark.engine import SparkEngine
 from airflow_provider_floe.engines.spark.process import SparkSubmit
 from airflow_provider_floe.engines.spark.submit import SubmitRoute
+from airflow_provider_floe.iceberg import listing, orphan_search
+from airflow_provider_floe.iceberg.listing import ListedFile
 from airflow_provider_floe.policies.model import OperationSettings
 from airflow_provider_floe.tables import Operation, TableRef
 
@@ -70,3 +74,13 @@ def run(
         return engine.execute(request, context or now_context(table))
     finally:
         table.refresh()
+
+
+def make_files_look_older(monkeypatch: pytest.MonkeyPatch, *, days: int) -> None:
+    """Let storage tell an older age of files: neither the store nor Spark lets a test change the clock."""
+
+    def older(io: FileIO, prefix: str) -> Iterator[list[ListedFile]]:
+        for batch in listing.list_files(io, prefix):
+            yield [file._replace(modified=file.modified and file.modified - timedelta(days=days)) for file in batch]
+
+    monkeypatch.setattr(orphan_search, "list_files", older)

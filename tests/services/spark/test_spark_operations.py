@@ -9,7 +9,7 @@ import pytest
 from harness.merge_on_read import equality_delete, position_delete
 from harness.tables import BY_PART, SCHEMA, append_files, data_files, delete_files, rows, rows_digest
 from pyiceberg.table import Table
-from spark_submission import Spark, now_context, run
+from spark_submission import Spark, make_files_look_older, now_context, run
 
 from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY
 from airflow_provider_floe.errors import RetentionRefused, UnsafeOperation
@@ -154,17 +154,18 @@ def test_a_branch_by_whose_age_spark_would_expire_more_is_refused(spark: Spark, 
     assert not context.remote_jobs
 
 
-def test_orphans_go_but_not_metadata_files_nor_what_is_excluded(spark: Spark, namespace: str) -> None:
+def test_orphans_go_but_not_metadata_files_nor_what_is_excluded(
+    spark: Spark, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = partitioned(spark, namespace, "orphans", files=1)
     orphans = {put(table, "data/part=a/lost 'file'.parquet"), put(table, "data/lost.bin")}
     kept = {put(table, "data/checkpoint.keep"), put(table, "metadata/00007-lost.metadata.json")}
     known, digest = stored(table), rows_digest(table)
     settings = OrphanCleanup(exclude_patterns=["*.keep"], equal_schemes={"s3a,s3n": "s3"})
-    # Spark's own clock would call them too young
-    engine = spark.engine("--conf", "spark.testing=true")
-    context = now_context(table, days=10)
+    make_files_look_older(monkeypatch, days=10)
+    context = now_context(table)
 
-    result = run(engine, table, settings, context)
+    result = run(spark.engine(), table, settings, context)
 
     assert known - stored(table) == orphans
     assert kept <= stored(table)
