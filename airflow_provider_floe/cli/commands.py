@@ -5,21 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from airflow_provider_floe import config
-from airflow_provider_floe.cli.output import print_json, print_rows
+from airflow_provider_floe.cli.output import print_entry, print_json, print_rows, print_text
 from airflow_provider_floe.cli.process import FAILED, GOOD, command, dags_folder, policies_path
-from airflow_provider_floe.errors import ConfigurationError
+from airflow_provider_floe.errors import ConfigurationError, FloeError
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.request import RunRequest
 from airflow_provider_floe.planning.model import RunMode
 from airflow_provider_floe.policies.model import Policy
 from airflow_provider_floe.policy_rows import read_rows
 from airflow_provider_floe.policy_source import PolicySource, load_path
+from airflow_provider_floe.stores.protocols import OperationStatus
 from airflow_provider_floe.tables import TableRef
 
 
@@ -66,7 +68,7 @@ def explain(args: argparse.Namespace) -> int:
         policy, when = governance.policy, None
         schedule = policy.schedule(operation) if policy else None
         if policy is not None and schedule is not None and is_scheduled(policy, operation):
-            when = SlotSchedule.of(schedule, config.default_timezone()).next_slot(now).isoformat()
+            when = SlotSchedule.of(schedule, config.default_timezone()).next_slot(now).isoformat(" ", "minutes")
         rows.append(
             {
                 "operation": operation.value,
@@ -141,40 +143,51 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         for line in result.verdict.summary:
-            print(line)
+            print_text(line)
         for line in result.verdict.failures:
-            print(f"failed: {line}")
+            print_text(f"failed: {line}")
     return FAILED if result.verdict.failed else GOOD
 
 
 @command
 def history(args: argparse.Namespace) -> int:
-    """List operation records."""
+    """List operation records, after what dead tasks left is settled."""
     from airflow_provider_floe.airflow_environment import open_floe_store
 
     store = open_floe_store()
     try:
         table = TableRef.parse(args.table) if args.table else None
+        unsettled = [status for status in OperationStatus if not status.settled]
+        if store.operations(table=table, statuses=unsettled, limit=1):
+            _settle()
         records = store.operations(table=table, limit=args.limit)
     finally:
         store.close()
     if args.output == "json":
         print_json([record.model_dump(mode="json") for record in records])
         return GOOD
-    rows = [
-        {
-            "started (UTC)": f"{record.started_at:%Y-%m-%d %H:%M:%S}",
-            "table": str(record.table.ref()),
-            "operation": record.operation.value,
-            "status": record.status.value,
-            "engine": record.engine,
-            "id": record.id,
-            "what": record.error or (record.result.message if record.result else record.reason),
-        }
-        for record in records
-    ]
-    print_rows(rows, "table", empty="no operation is on record")
+    for record in records:
+        print_entry(
+            f"{record.started_at:%Y-%m-%d %H:%M:%S} UTC  {record.status}  {record.operation} on {record.table.ref()}",
+            [
+                f"id {record.id}" + (f", engine {record.engine}" if record.engine else ""),
+                record.error or (record.result.message if record.result else record.reason),
+            ],
+        )
+    if not records:
+        print("no operation is on record")
     return GOOD
+
+
+def _settle() -> None:
+    from airflow_provider_floe.airflow_environment import open_environment
+    from airflow_provider_floe.maintenance.settle import settle_all
+
+    try:
+        with open_environment(()) as (env, _):
+            settle_all(env)
+    except FloeError as error:
+        print(f"what dead tasks left could not be settled: {error}", file=sys.stderr)
 
 
 @command

@@ -36,12 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_UNSETTLED = (
-    OperationStatus.PENDING,
-    OperationStatus.RUNNING,
-    OperationStatus.COMMITTING,
-    OperationStatus.UNKNOWN,
-)
+_UNSETTLED = tuple(status for status in OperationStatus if not status.settled)
 
 
 def settle_all(env: Environment) -> list[OperationRecord]:

@@ -37,6 +37,11 @@ class OperationStatus(StrEnum):
         """Whether nobody works on it any more. UNKNOWN is finished but unsettled."""
         return self not in (OperationStatus.PENDING, OperationStatus.RUNNING, OperationStatus.COMMITTING)
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is finished and its outcome is known."""
+        return self.finished and self is not OperationStatus.UNKNOWN
+
 
 class OperationRecord(Model):
     """One operation on one table, from before it starts to its outcome.

@@ -10,6 +10,10 @@ import pytest
 from airflow.cli import cli_parser
 from harness.tables import data_files, rows_digest
 
+from airflow_provider_floe.health.report import TableId
+from airflow_provider_floe.stores.protocols import OperationRecord, OperationStatus
+from airflow_provider_floe.tables import Operation, TableRef
+
 
 @pytest.fixture
 def airflow(floe, capsys, monkeypatch):
@@ -90,6 +94,38 @@ def test_plan_then_run_then_history(floe, airflow):
     [record] = read(out)
     assert (record["operation"], record["status"]) == ("rewrite_data_files", "SUCCESS")
     assert record["id"] in airflow("floe", "history")[1]
+
+
+def test_history_settles_what_a_dead_task_left(floe, airflow, monkeypatch):
+    store = floe.store()
+    table = TableId.of(TableRef("lake", ("db",), "events"))
+    record = OperationRecord(
+        table=table,
+        operation=Operation.REWRITE_DATA_FILES,
+        status=OperationStatus.RUNNING,
+        started_at=store.now(),
+        lease_token="dead",
+    )
+    store.save_operation(record)
+    monkeypatch.delenv("AIRFLOW__FLOE__CATALOGS")
+    code, out, err = airflow("floe", "history")
+    assert (code, "RUNNING" in out, "[floe] catalogs" in err) == (0, True, True)
+    floe.set("AIRFLOW__FLOE__CATALOGS", "lake")
+    code, out, _ = airflow("floe", "history")
+    assert code == 0
+    assert "INTERRUPTED" in out
+    assert "its task died before it committed anything" in out
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_what_is_printed_fits_the_terminal(floe, airflow, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    floe.write("compact")
+    for words in (("explain", "lake.db.events"), ("run", "lake.db.events"), ("history",), ("policies", "list")):
+        code, out, _ = airflow("floe", *words)
+        lines = [line for line in out.splitlines() if "[info" not in line and "[warning" not in line]
+        assert code == 0
+        assert [line for line in lines if len(line) > int(width)] == []
 
 
 def test_assess_reports_every_table_of_a_policy(floe, airflow):
@@ -196,3 +232,14 @@ def test_loading_the_command_line_loads_no_command():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded []"
+
+
+def test_help_texts_lose_no_words_to_airflows_markup():
+    from airflow_provider_floe.cli import get_cli_commands
+
+    def texts(command) -> list[str]:
+        below = [text for one in getattr(command, "subcommands", ()) for text in texts(one)]
+        helps = [argument.kwargs.get("help") or "" for argument in getattr(command, "args", ())]
+        return [command.help, command.description, *helps, *below]
+
+    assert [text for text in texts(get_cli_commands()[0]) if "[" in text] == []
