@@ -23,8 +23,10 @@ def remote_engines() -> dict[str, Callable[[], Engine]]:
     Each raises :class:`ConfigurationError`, naming the connection and the fix, when the connection is wrong.
     """
     found: dict[str, Callable[[], Engine]] = {}
-    if conn_id := config.option("trino_conn_id"):
-        found["trino"] = lambda: open_trino(conn_id)
+    if trino_conn_id := config.option("trino_conn_id"):
+        found["trino"] = lambda: open_trino(trino_conn_id)
+    if spark_conn_id := config.option("spark_conn_id"):
+        found["spark"] = lambda: open_spark(spark_conn_id)
     return found
 
 
@@ -48,6 +50,16 @@ def open_trino(conn_id: str) -> Engine:
         catalog_names(conn_id, connection.extra_dejson),
         connection=conn_id,
     )
+
+
+def open_spark(conn_id: str) -> Engine:
+    """The Spark engine on a connection of the Spark provider; it connects when it is first used.
+
+    :raises ConfigurationError: when there is no such connection, or it is not one of Spark.
+    """
+    from airflow_provider_floe.airflow_spark import spark_engine
+
+    return spark_engine(conn_id, catalog_names(conn_id, find_connection(conn_id).extra_dejson))
 
 
 def catalog_names(conn_id: str, extra: Mapping[str, Any]) -> dict[str, str]:

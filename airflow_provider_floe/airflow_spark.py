@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CODE = re.compile(r"Error code is: (\d+)")
 
 
-def open_spark(conn_id: str, catalogs: Mapping[str, str]) -> Engine:
+def spark_engine(conn_id: str, catalogs: Mapping[str, str]) -> Engine:
     """The Spark engine on a connection of type ``spark`` (spark-submit) or ``spark_connect``.
 
     It connects when it is first used.

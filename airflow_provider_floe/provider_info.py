@@ -152,6 +152,13 @@ def _deployment_options() -> dict[str, Any]:
             "False",
             "When True, rows of the Floe store are policies too, beside those in files: see ``airflow floe policies``.",
         ),
+        "spark_conn_id": _option(
+            "string",
+            None,
+            "Connection of the Spark that is engine spark: of type spark (spark-submit) or spark_connect (Spark 4 and "
+            "newer). Its extra may map the catalogs of policies to those of Spark under floe_catalogs.",
+            example="spark_default",
+        ),
         "schedule_policies": _option(
             "boolean", "True", "When False, policy DAGs have no schedule and run only when triggered."
         ),

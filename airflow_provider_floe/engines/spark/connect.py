@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 from airflow_provider_floe.engines.base import OperationContext
 from airflow_provider_floe.engines.spark import job
 from airflow_provider_floe.engines.spark.outcome import translated
-from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable, MissingExtra
+from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable
 
 log = logging.getLogger(__name__)
 
 _PORT = 15002
 _CONNECT_SECONDS = 20.0
-_RETRIES = {"max_retries": 8, "max_backoff": 15_000}
+_RETRIES, _LONGEST_BACKOFF_MS = 8, 15_000
 """A server may be away for about a minute; the client's own patience of ten would hold up the task."""
 _OLDEST = 4
 """Major version: the client that the Spark provider brings sends what Spark 3.5 cannot read."""
@@ -67,13 +67,15 @@ class ConnectRoute:
             from pyspark.sql.connect.client.retries import DefaultPolicy
             from pyspark.sql.connect.session import SparkSession
         except ImportError as error:
-            raise MissingExtra("engine spark over Spark Connect", "spark-connect") from error
+            raise ConfigurationError(
+                f"connection {self.connection!r} needs the client of Spark Connect: pip install 'pyspark-client>=4.0'"
+            ) from error
         self._refuse_unreachable()
         url = self._url.rstrip(";")
         url = url if "/;" in url or url.endswith("/") else f"{url}/"
         try:
             session = SparkSession.builder.remote(f"{url};session_id={session_id}").create()
-            session.client.set_retry_policies([DefaultPolicy(**_RETRIES)])
+            session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES, max_backoff=_LONGEST_BACKOFF_MS)])
             version = str(session.version)
         except Exception as error:
             raise EngineUnavailable(

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_floe.airflow_spark import HookSubmitter, open_spark
+from airflow_provider_floe.airflow_environment import open_engines
+from airflow_provider_floe.airflow_spark import HookSubmitter, spark_engine
 from airflow_provider_floe.engines.spark.connect import ConnectRoute
 from airflow_provider_floe.engines.spark.engine import SparkEngine
 from airflow_provider_floe.engines.spark.submit import SubmitRoute
 from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable
+from airflow_provider_floe.maintenance.settings import Settings
 
 
 def connection(monkeypatch: pytest.MonkeyPatch, conn_id: str, **fields: object) -> None:
@@ -34,12 +36,23 @@ def test_the_type_of_the_connection_says_which_way_to_spark(monkeypatch: pytest.
     connection(monkeypatch, "other", conn_type="trino", host="trino")
     monkeypatch.setenv("AIRFLOW__FLOE__CATALOGS", "lake")
     for conn_id, route in (("submit", SubmitRoute), ("connect", ConnectRoute)):
-        engine = open_spark(conn_id, {})
+        engine = spark_engine(conn_id, {})
         assert isinstance(engine, SparkEngine)
         assert isinstance(engine.route, route)
         assert engine.catalogs == {"prod": "prod"}
     with pytest.raises(ConfigurationError, match=r"spark_conn_id = 'other'.*'trino'.*spark_connect"):
-        open_spark("other", {})
+        spark_engine("other", {})
+
+
+def test_the_configuration_names_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "spark" not in open_engines(Settings())
+    monkeypatch.setenv("AIRFLOW__FLOE__SPARK_CONN_ID", "submit")
+    with pytest.raises(ConfigurationError, match="no connection 'submit'"):
+        open_engines(Settings())["spark"].probe()
+    connection(monkeypatch, "submit", conn_type="spark", host="yarn", extra={"floe_catalogs": {"prod": "lake"}})
+    engine = open_engines(Settings())["spark"]
+    assert isinstance(engine, SparkEngine)
+    assert engine.catalogs == {"prod": "lake"}
 
 
 def test_the_hook_submits_and_tells_the_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
