@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from threading import Thread
 
-import pyarrow as pa
 import pytest
 from harness.tables import FakeContext, rows, rows_digest
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation as SnapshotOperation
 from trino.dbapi import connect
-from trino_server import Server, now_context, run, small_files
+from trino_server import PARTITIONS, Server, many_small_files, now_context, run, small_files
 
 from airflow_provider_floe.engines.trino.engine import TrinoEngine
 from airflow_provider_floe.errors import (
@@ -31,17 +30,10 @@ from airflow_provider_floe.tables import Operation
 
 pytestmark = pytest.mark.services
 
-PARTITIONS = 60
-
 
 @pytest.fixture
 def slow_table(catalog: RestCatalog, namespace: str) -> Table:
-    """Two small files in each of many partitions: to rewrite them takes Trino some seconds."""
-    table = small_files(catalog, (namespace, "t"), 0, parts=("a",))
-    many = pa.concat_tables([rows(10 * number, 2, f"p{number}") for number in range(PARTITIONS)])
-    table.append(many)
-    table.append(many)
-    return table
+    return many_small_files(catalog, (namespace, "t"))
 
 
 def query_state(server: Server, context: FakeContext) -> tuple[str, str | None]:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
+import pyarrow as pa
 from harness.services.base import Facts
 from harness.tables import BY_PART, SCHEMA, FakeContext, context_for, rows
 from pyiceberg.catalog.rest import RestCatalog
@@ -22,6 +23,8 @@ from airflow_provider_floe.engines.trino.engine import TrinoEngine
 from airflow_provider_floe.iceberg.listing import list_files
 from airflow_provider_floe.policies.model import OperationSettings
 from airflow_provider_floe.tables import Operation, TableRef
+
+PARTITIONS = 60
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,15 @@ def small_files(
     for number in range(files):
         for offset, part in enumerate(parts or ("a",)):
             table.append(rows((number * max(len(parts), 1) + offset) * 10, 10, part))
+    return table
+
+
+def many_small_files(catalog: RestCatalog, identifier: str | tuple[str, ...]) -> Table:
+    """Two small files in each of many partitions: to rewrite them takes Trino some seconds."""
+    table = small_files(catalog, identifier, 0, parts=("a",))
+    many = pa.concat_tables([rows(10 * number, 2, f"p{number}") for number in range(PARTITIONS)])
+    table.append(many)
+    table.append(many)
     return table
 
 

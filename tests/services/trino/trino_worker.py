@@ -1,0 +1,56 @@
+"""Runs the main job with engine Trino on one table: in a test, or as a process of its own that a test kills."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+
+from harness.services.base import Facts
+from harness.services.s3 import file_io_properties
+from trino.dbapi import connect as connect_trino
+
+from airflow_provider_floe.catalogs.base import ConnectionFields
+from airflow_provider_floe.catalogs.client import connect
+from airflow_provider_floe.engines.trino.engine import TrinoEngine
+from airflow_provider_floe.health.report import TableId
+from airflow_provider_floe.maintenance.environment import Environment
+from airflow_provider_floe.maintenance.request import RunRequest, RunResult
+from airflow_provider_floe.maintenance.run import run
+from airflow_provider_floe.maintenance.settings import Settings
+from airflow_provider_floe.planning.model import RunMode
+from airflow_provider_floe.policies.model import Policy
+from airflow_provider_floe.stores.open import open_store
+from airflow_provider_floe.tables import Operation, TableRef
+
+
+def environment(services: Mapping[str, Facts], store_url: str) -> Environment:
+    trino = services["trino-476"]
+    extra = {
+        "catalog_kind": "rest",
+        "uri": services["rest"]["uri"],
+        "properties": file_io_properties(services["s3"]),
+    }
+    policy = {"name": "all", "tablePattern": "*.*.*", "engine": "trino", "rewriteDataFiles": {}}
+    return Environment(
+        store=open_store(store_url),
+        policies=(Policy.model_validate(policy),),
+        catalogs={"lake": connect(ConnectionFields("lake", extra=extra))},
+        engines={"trino": TrinoEngine(lambda: connect_trino(trino["host"], int(trino["port"]), user="tester"), {})},
+        settings=Settings(lease_seconds=2, lease_wait_seconds=60),
+    )
+
+
+def rewrite(env: Environment, namespace: str, name: str) -> RunResult:
+    request = RunRequest(
+        run_id="conf",
+        mode=RunMode.TABLE_CONF,
+        table=TableId.of(TableRef("lake", (namespace,), name)),
+        operations=(Operation.REWRITE_DATA_FILES,),
+    )
+    return run(env, request)
+
+
+if __name__ == "__main__":
+    arguments = json.loads(sys.argv[1])
+    rewrite(environment(arguments["services"], arguments["store"]), arguments["namespace"], arguments["table"])
