@@ -61,13 +61,13 @@ def execute(
     """
     plan = env.store.plan(plan_id)
     items = [plan.item(item_id) for item_id in plan.batches[batch]]
-    done = {record.item_id for record in env.store.operations(plan_id=plan_id, statuses=_DONE, limit=100_000)}
-    skipped = tuple(item.id for item in items if item.id in done)
     locations = TableLocations(env)
     records: list[OperationRecord] = []
     for table_id, group in groupby(items, key=lambda item: item.table):
         run = _TableRun(env, plan, table_id.ref(), locations, context, cancelled)
-        records += run.run([item for item in group if item.id not in done])
+        records += run.run(list(group))
+    told = {record.item_id for record in records}
+    skipped = tuple(item.id for item in items if item.id not in told)
     return BatchResult(plan_id=plan_id, batch=batch, records=tuple(records), skipped=skipped)
 
 
@@ -91,13 +91,21 @@ class _TableRun:
         self.cancelled = cancelled
 
     def run(self, items: Sequence[PlanItem]) -> list[OperationRecord]:
-        """Run the items; the first one that does not succeed stops those after it."""
+        """Run the items that are not done; the first one that does not succeed stops those after it."""
+        items = self._unfinished(items)
         if not items:
             return []
         records: list[OperationRecord] = []
         try:
             with held_lease(self.env, self.table, self._holder(), cancelled=self.cancelled) as keeper:
-                settle_table(self.env, self.table, keeper.lease)
+                try:
+                    settle_table(self.env, self.table, keeper.lease)
+                except LeaseBusy:
+                    raise
+                except FloeError as error:
+                    return self._not_settled(items, error)
+                # another try of this batch, dead by now or not, may have had the lease while we waited for it
+                items = self._unfinished(items)
                 for position, item in enumerate(items):
                     record = self._run_item(item, keeper)
                     records.append(record)
@@ -108,6 +116,17 @@ class _TableRun:
         except LeaseBusy as error:
             records += [self._skip(item, str(error), SlotOutcome.BUSY) for item in items]
         return records
+
+    def _unfinished(self, items: Sequence[PlanItem]) -> list[PlanItem]:
+        records = self.env.store.operations(table=self.table, plan_id=self.plan.id, statuses=_DONE, limit=100_000)
+        done = {record.item_id for record in records}
+        return [item for item in items if item.id not in done]
+
+    def _not_settled(self, items: Sequence[PlanItem], error: FloeError) -> list[OperationRecord]:
+        first, *later = items
+        record = self._failed(first, self._new_record(first, OperationStatus.RUNNING), error)
+        reason = f"not run, because {record.operation} ended {record.status}"
+        return [record, *(self._skip(item, reason, SlotOutcome.BLOCKED) for item in later)]
 
     def _holder(self) -> str:
         where = "/".join(str(self.context[key]) for key in ("dag_id", "run_id", "task_id") if self.context.get(key))
@@ -154,7 +173,9 @@ class _TableRun:
         except Exception as error:
             return self._failed(item, record, error)
         except BaseException as error:  # SystemExit and the like: the task is being killed
-            self._failed(item, record, OperationCancelled(f"the task was stopped ({type(error).__name__})"))
+            told = f"the task was stopped ({type(error).__name__})"
+            committing = self.env.store.operation(record.id).status is OperationStatus.COMMITTING
+            self._failed(item, record, (CommitOutcomeUnknown if committing else OperationCancelled)(told))
             raise
         partial = bool(result.details.get("failed_commits"))
         status = OperationStatus.PARTIAL_FAILURE if partial else OperationStatus.SUCCESS
@@ -216,18 +237,19 @@ class _TableRun:
         **changes: Any,
     ) -> OperationRecord:
         try:
-            finished = self.env.store.transition(
-                record.id,
-                expect=(OperationStatus.RUNNING, OperationStatus.COMMITTING),
-                to=status,
-                finished_at=self.env.store.now(),
-                **changes,
-            )
+            with self.env.store.transaction():  # a death in between would leave the slot to be run again
+                finished = self.env.store.transition(
+                    record.id,
+                    expect=(OperationStatus.RUNNING, OperationStatus.COMMITTING),
+                    to=status,
+                    finished_at=self.env.store.now(),
+                    **changes,
+                )
+                if finished.result is not None:
+                    self.env.store.settle_bytes(item.id, finished.result.bytes_rewritten)
+                record_slot(self.env, finished, outcome, message)
         except LeaseLost:  # our lease ran out meanwhile, and another run has settled the record
             return self.env.store.operation(record.id)
-        if finished.result is not None:
-            self.env.store.settle_bytes(item.id, finished.result.bytes_rewritten)
-        record_slot(self.env, finished, outcome, message)
         level = logging.INFO if status is OperationStatus.SUCCESS else logging.ERROR
         self._tell(EventKind.OPERATION_FINISHED, finished, f"{status}: {message}", level)
         return finished

@@ -24,7 +24,7 @@ def restore(env: Environment, operation_id: str) -> int:
     entries = [
         (entry.path, entry.quarantined_to)
         for entry in env.store.journal(operation_id, JournalKind.DELETION)
-        if entry.quarantined_to is not None and entry.done_at is not None and entry.restored_at is None
+        if entry.quarantined_to is not None and entry.restored_at is None  # moved, or about to be when it died
     ]
     if not entries:
         raise ConfigurationError(f"operation {operation_id} has no files in quarantine")

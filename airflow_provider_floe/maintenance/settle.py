@@ -15,7 +15,8 @@ from airflow_provider_floe.engines.base import (
     RemoteEngine,
 )
 from airflow_provider_floe.engines.local.expire import expiry_happened
-from airflow_provider_floe.errors import FloeError, LeaseBusy, LeaseLost, TableNotFound
+from airflow_provider_floe.engines.local.expire_commit import give_back_refs
+from airflow_provider_floe.errors import FloeError, LeaseBusy, LeaseLost, TableNotFound, UnsafeOperation
 from airflow_provider_floe.iceberg.listing import delete_files
 from airflow_provider_floe.iceberg.reachability import reachable
 from airflow_provider_floe.maintenance.context import dead_outputs
@@ -64,7 +65,10 @@ def settle_table(env: Environment, table: TableRef, lease: Lease) -> list[Operat
     records = env.store.operations(table=table, statuses=_UNSETTLED, limit=10_000)
     settled = [_settle(env, record) for record in records if record.lease_token != lease.token]
     if settled or env.store.open_outputs(table):
-        _clean_up(env, table)
+        try:
+            _clean_up(env, table)
+        except Exception as error:  # the next run tries again; no run has to wait for that
+            log.warning("%s: what dead operations wrote was not removed: %s", table, error)
     return [record for record in settled if record is not None]
 
 
@@ -77,7 +81,10 @@ def _settle(env: Environment, record: OperationRecord) -> OperationRecord | None
     result = _evidence(record, loaded) if loaded is not None else None
     if result is None and loaded is not None and _cancel_remote_job(env, record):
         result = _evidence(record, env.catalog(table.catalog).load(table))
-    if result is not None:
+    refs_lost = _give_back_refs(env, record) if result is not None else None
+    if refs_lost is not None:
+        status, error, message = OperationStatus.FAILED, refs_lost, f"its task died after its commit: {refs_lost}"
+    elif result is not None:
         status, error = OperationStatus.SUCCESS, None
         message = f"its task died, but its commit is in the table: {result.message}"
     elif _may_still_land(env, record):
@@ -90,18 +97,19 @@ def _settle(env: Environment, record: OperationRecord) -> OperationRecord | None
             message = "its task died, and the table is gone"
         error = message
     try:
-        settled = env.store.transition(
-            record.id,
-            expect=(record.status,),
-            to=status,
-            finished_at=env.store.now(),
-            result=result,
-            error=error,
-            error_type=None if result else "Interrupted",
-        )
+        with env.store.transaction():
+            settled = env.store.transition(
+                record.id,
+                expect=(record.status,),
+                to=status,
+                finished_at=env.store.now(),
+                result=result,
+                error=error,
+                error_type="UnsafeOperation" if refs_lost else None if result else "Interrupted",
+            )
+            record_slot(env, settled, SlotOutcome.EXECUTED if result else SlotOutcome.INTERRUPTED, message)
     except LeaseLost:
         return None  # someone settled it first
-    record_slot(env, settled, SlotOutcome.EXECUTED if result else SlotOutcome.INTERRUPTED, message)
     env.emit(
         Event(
             kind=EventKind.OPERATION_SETTLED,
@@ -114,6 +122,17 @@ def _settle(env: Environment, record: OperationRecord) -> OperationRecord | None
         )
     )
     return settled
+
+
+def _give_back_refs(env: Environment, record: OperationRecord) -> str | None:
+    """Finish what an expiry of the local engine must do after its commit; returns why it could not."""
+    table = record.table.ref()
+    if record.operation is Operation.EXPIRE_SNAPSHOTS:
+        try:
+            give_back_refs(lambda: env.catalog(table.catalog).load(table), record.commit_detail)
+        except UnsafeOperation as error:
+            return str(error)
+    return None
 
 
 def _cancel_remote_job(env: Environment, record: OperationRecord) -> bool:

@@ -161,7 +161,13 @@ def commit_replace(
         except (CommitFailedException, TooManyRequestsError) as error:
             log.info("%s: commit %s was refused: %s", ".".join(table.name()), number, error)
             refused = attempt
-        except (BadRequestError, UnauthorizedError, ForbiddenError, NoSuchTableError) as error:
+        except NoSuchTableError as error:
+            attempt.discard()
+            raise refusal(table, error) from error
+        except (BadRequestError, UnauthorizedError, ForbiddenError) as error:
+            # as above: a request repeated after its token ran out is denied, whatever became of the first
+            if _load(context, attempt).metadata.snapshot_by_id(attempt.snapshot_id) is not None:
+                return _acknowledge(context, attempt)
             attempt.discard()
             raise refusal(table, error) from error
         except Exception as error:

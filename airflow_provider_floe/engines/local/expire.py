@@ -23,7 +23,7 @@ from airflow_provider_floe.engines.local.expire_commit import (
     removal_happened,
     restore_lost_refs,
 )
-from airflow_provider_floe.errors import ConfigurationError, RetentionRefused
+from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError, RetentionRefused, UnsafeOperation
 from airflow_provider_floe.iceberg.listing import file_size
 from airflow_provider_floe.iceberg.reachability import (
     ReachableFile,
@@ -58,7 +58,16 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
             duration_seconds=time.monotonic() - started,
         )
     before, removal, foretold = committed
-    after = restore_lost_refs(context, before, removal)
+    try:
+        after = restore_lost_refs(context.load_table, before, removal)
+        context.committed(removal.detail(before))
+    except UnsafeOperation:
+        raise
+    except Exception as error:
+        raise CommitOutcomeUnknown(
+            f"{request.table}: {len(removal.snapshot_ids)} snapshots were expired, but what followed failed "
+            f"({type(error).__name__}: {error}); no file was deleted"
+        ) from error
     expired = sum(after.metadata.snapshot_by_id(snapshot_id) is None for snapshot_id in removal.snapshot_ids)
     unreachable = foretold.confirmed(before, after)
     deletions = unreachable_deletions(before, unreachable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,9 @@ from airflow_provider_floe.errors import CommitOutcomeUnknown, UnsafeOperation
 
 log = logging.getLogger(__name__)
 
+BASE_METADATA = "base_metadata"
+"""Key of a commit detail: the metadata file on which snapshots were removed, until lost refs have been given back."""
+
 _LOOKS = 3
 _RESTORE_ATTEMPTS = 10
 
@@ -72,6 +75,11 @@ class Removal:
             "spec_ids": list(self.spec_ids),
         }
 
+    @classmethod
+    def of(cls, detail: Mapping[str, Any]) -> Removal:
+        """From a :meth:`detail`."""
+        return cls(*(tuple(detail.get(name, ())) for name in ("snapshot_ids", "refs", "schema_ids", "spec_ids")))
+
 
 def removal_happened(table: Table, detail: Mapping[str, Any]) -> bool:
     """Whether nothing of what a :class:`Removal` names is in the table any more."""
@@ -91,20 +99,26 @@ def removal_happened(table: Table, detail: Mapping[str, Any]) -> bool:
 def commit_removal(context: OperationContext, table: Table, removal: Removal) -> bool:
     """Commit on exactly the branches and tags that ``table`` was loaded with.
 
+    Recording that it is committed is left to the caller, after :func:`restore_lost_refs`: until then whoever settles
+    the operation does that.
+
     :returns: False when the catalog refused because something else was committed first: nothing was changed.
     :raises CommitOutcomeUnknown: the catalog did not answer, and the snapshots are still there.
     :raises ConfigurationError: the catalog does not let this user commit; TableNotFound: the table vanished.
     """
     detail = removal.detail(table)
-    context.committing(detail)
+    context.committing({**detail, BASE_METADATA: table.metadata_location})
     try:
         table.catalog.commit_table(table, _requirements(table, removal), _updates(table.metadata, removal))
-    except (BadRequestError, UnauthorizedError, ForbiddenError, NoSuchTableError) as error:
+    except NoSuchTableError as error:
         raise refusal(table, error) from error
     except Exception as error:
         refused = isinstance(error, CommitFailedException | TooManyRequestsError)
+        denied = isinstance(error, BadRequestError | UnauthorizedError | ForbiddenError)
         # a transport that repeats a request whose answer was lost gets a refusal for what has happened
-        if not _landed(context, detail, looks=1 if refused else _LOOKS):
+        if not _landed(context, detail, looks=1 if refused or denied else _LOOKS):
+            if denied:
+                raise refusal(table, error) from error
             if refused:
                 log.info("%s: the commit was refused: %s", ".".join(table.name()), error)
                 return False
@@ -112,22 +126,44 @@ def commit_removal(context: OperationContext, table: Table, removal: Removal) ->
                 f"{'.'.join(table.name())}: the catalog did not say whether {len(removal.snapshot_ids)} snapshots were "
                 f"expired ({type(error).__name__}: {error}), and they are in the table now; no file was deleted"
             ) from error
-    context.committed(detail)
     return True
 
 
-def restore_lost_refs(context: OperationContext, base: Table, removal: Removal) -> Table:
+def give_back_refs(load: Callable[[], Table], detail: Mapping[str, Any]) -> None:
+    """:func:`restore_lost_refs` for an operation that died after its commit and before it could do that itself.
+
+    :param load: loads the table anew.
+    :param detail: what :meth:`OperationContext.committing` or ``committed`` was given last.
+    :raises UnsafeOperation: see there.
+    """
+    base_location = detail.get(BASE_METADATA)
+    if base_location is None:  # done by then, or not our commit
+        return
+    after = load()
+    try:
+        metadata = FromInputFile.table_metadata(after.io.new_input(base_location))
+    except FileNotFoundError:
+        log.warning(
+            "%s is gone: a branch or tag created while its snapshot expired cannot be given back", base_location
+        )
+        return
+    base = Table(after.name(), metadata, base_location, after.io, after.catalog)
+    restore_lost_refs(load, base, Removal.of(detail))
+
+
+def restore_lost_refs(load: Callable[[], Table], base: Table, removal: Removal) -> Table:
     """Give back branches and tags that other clients put on a removed snapshot while it was being removed.
 
     A catalog checks only the refs that it is told of, and drops one that it was not told of together with its
     snapshot. The last metadata file before our commit still has it.
 
+    :param load: loads the table anew.
     :returns: the table as it is then, loaded anew.
     :raises UnsafeOperation: when the ref cannot be given back, or it cannot be told whether there was one; no file
         was deleted then.
     """
     name = ".".join(base.name())
-    after = context.load_table()
+    after = load()
     lost = _lost_refs(base, after, removal)
     for attempt in range(_RESTORE_ATTEMPTS):
         missing = {ref: lost[ref] for ref in lost if ref not in after.metadata.refs}
@@ -139,7 +175,7 @@ def restore_lost_refs(context: OperationContext, base: Table, removal: Removal) 
         except Exception as error:
             log.warning("%s: giving back %s failed, attempt %s: %s", name, sorted(missing), attempt + 1, error)
             time.sleep(0.02 * 2**attempt)
-        after = context.load_table()
+        after = load()
     raise UnsafeOperation(
         f"{name}: {', '.join(sorted(lost))} were created on snapshots while those expired, and could not be given "
         f"back. No file was deleted: {base.metadata_location} still describes the snapshots"
