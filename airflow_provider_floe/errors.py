@@ -116,7 +116,7 @@ class CommitOutcomeUnknown(FloeError):
 
 
 class VerificationFailed(FloeError):
-    """New files do not hold the same rows as the ones they replace; nothing was committed."""
+    """What was written does not hold the rows or files of before; the message says whether it was committed."""
 
 
 class LeaseLost(FloeError):

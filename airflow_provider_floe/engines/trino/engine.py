@@ -119,7 +119,7 @@ class TrinoEngine:
                     catalogs=access,
                     catalogs_setting=f"floe_catalogs in the extra of connection {self._connection!r}",
                 )
-            self._probed = capabilities, understood
+            self._probed = capabilities, understood | properties
         return self._probed
 
     def _access(self, capabilities: Capabilities, request: OperationRequest) -> CatalogAccess:

@@ -11,10 +11,10 @@ from pyiceberg.table.metadata import TableMetadata
 
 from airflow_provider_floe.engines.base import OperationResult
 from airflow_provider_floe.engines.local.expire import check_expiry_caps, expiry_happened, unreachable_deletions
+from airflow_provider_floe.engines.storage_check import gone, verify_storage
 from airflow_provider_floe.engines.trino import sql
 from airflow_provider_floe.engines.trino.capabilities import CLEAN_METADATA, RETAIN_LAST
 from airflow_provider_floe.engines.trino.job import Job
-from airflow_provider_floe.engines.trino.verification import gone, verify_storage
 from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
 from airflow_provider_floe.iceberg.reachability import unreachable_after
 from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire, undeletable_reason
@@ -75,7 +75,7 @@ def run(job: Job) -> OperationResult:
     _verify_expired(job, before, settings, expired)
     job.context.committed(detail)
     deleted = gone(after, (deletion.path for deletion in deletions))
-    verify_storage(job)
+    verify_storage(job.context, job.request.table, "Trino")
     job.context.journal.mark_deleted(sorted(deleted))
     return OperationResult(
         changed=left != {s.snapshot_id for s in before.metadata.snapshots}

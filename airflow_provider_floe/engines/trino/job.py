@@ -40,7 +40,7 @@ class Job:
 
     :ivar catalog: Trino's name of the table's catalog.
     :ivar minimum_retention: the least that the server takes for this operation.
-    :ivar understood: the calls that the server understands, of those that differ between versions.
+    :ivar understood: the calls and session properties that the server has, of those that differ between versions.
     :ivar clock_tolerance: how far the server's clock and ours may differ.
     """
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from airflow_provider_floe.engines.base import Deletion, OperationResult
 from airflow_provider_floe.engines.local.deletion import check_caps
+from airflow_provider_floe.engines.storage_check import gone, verify_storage
 from airflow_provider_floe.engines.trino import sql
 from airflow_provider_floe.engines.trino.job import Job
-from airflow_provider_floe.engines.trino.verification import gone, verify_storage
 from airflow_provider_floe.errors import ConfigurationError, UnsafeOperation
 from airflow_provider_floe.iceberg.orphan_search import MINIMUM_AGE, find_orphans
 from airflow_provider_floe.policies.model import OrphanCleanup
@@ -57,7 +57,7 @@ def run(job: Job) -> OperationResult:
     deleted = gone(table, (file.path for file in search.orphans))
     context.committed({"deleted": len(deleted)})
     context.journal.mark_deleted(sorted(deleted))
-    verify_storage(job)
+    verify_storage(job.context, job.request.table, "Trino")
     return OperationResult(
         changed=bool(deleted),
         message=f"{found}: {len(deleted)} deleted; {search.young} are too young to judge",

@@ -44,9 +44,9 @@ def run(job: Job) -> OperationResult:
             snapshot_after=table.metadata.current_snapshot_id,
         )
     where = _where(groups, settings.filter) if settings.filter else ""
-    if settings.target_file_size_bytes is not None:
+    if TARGET_SIZE in job.understood:
         target = f"{sql.name(job.catalog)}.{TARGET_SIZE}"
-        job.session.rows(f"SET SESSION {target} = {sql.size(settings.target_file_size_bytes)}")
+        job.session.rows(f"SET SESSION {target} = {sql.size(selection.target_bytes)}")
     before = table.metadata.current_snapshot_id
     # The threshold says which files are small enough to be rewritten, not how large they become
     done = job.execute(f"optimize(file_size_threshold => {sql.size(threshold)})", where, {"snapshot_before": before})

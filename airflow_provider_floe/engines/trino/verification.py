@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from airflow_provider_floe.engines.trino.job import Job
-from airflow_provider_floe.errors import UnsafeOperation, VerificationFailed
-from airflow_provider_floe.iceberg.file_comparison import Comparison
-from airflow_provider_floe.iceberg.listing import file_size, list_files
+from airflow_provider_floe.errors import VerificationFailed
 from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
-from airflow_provider_floe.iceberg.paths import DEFAULT_RULES, normalise
-from airflow_provider_floe.iceberg.reachability import ReferenceWalk
-
-_MEMORY = 256 * 1024**2
-_HEADS = 16
 
 
 def verify_rows(job: Job, table: Table, snapshot: Snapshot) -> int | None:
@@ -75,27 +66,3 @@ def _files_digest(table: Table, snapshot_id: int) -> tuple[int, int]:
         total += int.from_bytes(hashlib.blake2b(entry, digest_size=16).digest())
         count += 1
     return count, total
-
-
-def verify_storage(job: Job) -> None:
-    """:raises VerificationFailed: when a file that the table references is gone from storage."""
-    table = job.context.load_table()
-    root = table.location()
-    with Comparison(normalise(root), DEFAULT_RULES, _MEMORY) as comparison:
-        for batch in list_files(table.io, root):
-            comparison.add_listed(batch)
-        fresh = job.context.load_table()
-        known = {snapshot.snapshot_id for snapshot in table.metadata.snapshots}
-        comparison.add_referenced((file, True) for file in ReferenceWalk().new_files(fresh, known))
-        try:
-            comparison.refuse_partial_listing(root)
-        except UnsafeOperation as error:
-            raise VerificationFailed(f"after Trino deleted files of {job.request.table}: {error}") from error
-
-
-def gone(table: Table, paths: Iterable[str]) -> set[str]:
-    """Those of the files that are not in storage any more."""
-    every = list(paths)
-    with ThreadPoolExecutor(_HEADS, thread_name_prefix="floe-gone") as pool:
-        sizes = pool.map(lambda path: file_size(table.io, path), every)
-        return {path for path, size in zip(every, sizes, strict=True) if size is None}

@@ -62,14 +62,28 @@ def test_deletes_are_applied(engine: TrinoEngine, catalog: RestCatalog, namespac
     assert result.details["rows"] == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("settings", "properties", "mebibytes"),
+    [
+        (RewriteDataFiles(), {}, 512),
+        (RewriteDataFiles(), {"write.target-file-size-bytes": str(128 * 1024**2)}, 128),
+        (RewriteDataFiles(target_file_size_bytes=64 * 1024**2), {"write.target-file-size-bytes": "1"}, 64),
+    ],
+)
 def test_the_target_is_the_size_of_what_is_written_and_the_threshold_three_quarters_of_it(
-    engine: TrinoEngine, server: Server, catalog: RestCatalog, namespace: str
+    engine: TrinoEngine,
+    server: Server,
+    catalog: RestCatalog,
+    namespace: str,
+    settings: RewriteDataFiles,
+    properties: dict[str, str],
+    mebibytes: int,
 ) -> None:
-    table = small_files(catalog, (namespace, "t"), 3)
-    result = run(engine, table, REWRITE, RewriteDataFiles(target_file_size_bytes=64 * 1024**2))
+    table = small_files(catalog, (namespace, "t"), 3, properties=properties)
+    result = run(engine, table, REWRITE, settings)
     query = server.query(result.details["query_id"])
-    assert f"file_size_threshold => '{48 * 1024**2}B'" in query["query"]
-    assert query["session"]["catalogProperties"] == {"lake": {"target_max_file_size": f"{64 * 1024**2}B"}}
+    assert f"file_size_threshold => '{mebibytes * 3 * 1024**2 // 4}B'" in query["query"]
+    assert query["session"]["catalogProperties"] == {"lake": {"target_max_file_size": f"{mebibytes * 1024**2}B"}}
 
 
 def test_a_filter_over_any_column_rewrites_only_files_that_may_match(
