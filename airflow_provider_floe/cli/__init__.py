@@ -11,6 +11,7 @@ def _arg(*flags: str, **options: Any) -> Arg:
     return Arg(flags, **options)  # type: ignore[no-untyped-call]
 
 
+# Airflow's help swallows words in square brackets: options are named without them.
 _ARG_TABLE = _arg("table", help="catalog.namespace.table; a part with a dot stands in backquotes")
 _ARG_OPTIONAL_TABLE = _arg(
     "table", nargs="?", help="catalog.namespace.table; default: every table that the policies govern"
@@ -32,7 +33,7 @@ _ARG_DRY_RUN = _arg("--dry-run", action="store_true", help="stop after the plan"
 _ARG_POLICIES = _arg(
     "--policies",
     metavar="PATH",
-    help="file or folder of policies (default: [floe] policies_path, else policies in the DAGs folder)",
+    help="file or folder of policies (default: option policies_path of section floe, else policies in the DAGs folder)",
 )
 _ARG_OUTPUT = _arg("-o", "--output", choices=("table", "json"), default="table", help="output format")
 _ARG_LIMIT = _arg("--limit", type=int, default=20, help="number of records, newest first (default: 20)")
@@ -40,7 +41,7 @@ _ARG_PATHS = _arg("paths", nargs="*", help="files or folders (default: as --poli
 _ARG_OPERATION_ID = _arg("operation_id", help="id of the operation record, see `history`")
 _ARG_FILES = _arg("files", nargs="+", metavar="FILE", help="files or folders of policies")
 _ARG_NAME = _arg("name", help="name of the policy")
-_ARG_FOLDER = _arg("folder", nargs="?", help="folder to write to (default: [core] dags_folder)")
+_ARG_FOLDER = _arg("folder", nargs="?", help="folder to write to (default: the DAGs folder)")
 
 
 def _command(name: str, help_text: str, *args: Arg, function: str | None = None) -> ActionCommand:
@@ -56,7 +57,7 @@ def _command(name: str, help_text: str, *args: Arg, function: str | None = None)
 _POLICIES = GroupCommand(
     name="policies",
     help="Manage policies that stand as rows in the Floe store",
-    description="Used where [floe] policies_in_store = True. Exit codes: as for the other commands.",
+    description="Used where option policies_in_store of section floe is True. Exit codes: as for the other commands.",
     subcommands=(
         _command("list", "List the store's policies", _ARG_OUTPUT, function="policies.list_policies"),
         _command(
