@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from harness.tables import context_for, data_files, lake, local_path, missing_files, small_files, stored_files
-from pyiceberg.exceptions import CommitFailedException, ForbiddenError
+from pyiceberg.exceptions import BadRequestError, CommitFailedException, ForbiddenError
 from pyiceberg.table import Table
 from rewriting import MEMORY, ids, rewrite, rewrite_all_manifests
 
@@ -68,8 +68,15 @@ def test_a_commit_of_unknown_outcome_deletes_nothing(table: Table, monkeypatch: 
     assert context.commits_done == []
 
 
-def test_a_refusal_of_a_commit_that_happened_is_recognised(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing_catalog(table, monkeypatch, CommitFailedException("repeated by a proxy"), after=True)
+@pytest.mark.parametrize(
+    "refusal",
+    [CommitFailedException("repeated by a proxy"), ForbiddenError("token ran out"), BadRequestError("snapshot exists")],
+    ids=repr,
+)
+def test_a_refusal_of_a_commit_that_happened_is_recognised(
+    table: Table, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    failing_catalog(table, monkeypatch, refusal, after=True)
     context = context_for(table)
     assert rewrite(table, context).changed
     assert len(context.commits_begun) == len(context.commits_done) == 1
