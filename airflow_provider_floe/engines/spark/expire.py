@@ -15,8 +15,8 @@ from airflow_provider_floe.engines.local.expire_commit import Removal
 from airflow_provider_floe.engines.spark import request as requests
 from airflow_provider_floe.engines.spark.guards import refuse_unsafe
 from airflow_provider_floe.engines.spark.task import SparkTask
+from airflow_provider_floe.engines.storage_check import gone, verify_storage
 from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
-from airflow_provider_floe.iceberg.listing import file_size
 from airflow_provider_floe.iceberg.reachability import unreachable_after
 from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire
 from airflow_provider_floe.policies.model import ExpireSnapshots
@@ -104,23 +104,24 @@ def _report(
     reported = dict(outcome["rows"][0][0])
     deleted = sum(int(count or 0) for name, count in reported.items() if name.startswith("deleted_"))
     left = {snapshot.snapshot_id for snapshot in after.metadata.snapshots}
-    gone = [one.snapshot_id for one in before.metadata.snapshots if one.snapshot_id not in left]
-    more = set(gone) - set(plan.snapshot_ids)
+    expired = [one.snapshot_id for one in before.metadata.snapshots if one.snapshot_id not in left]
+    more = set(expired) - set(plan.snapshot_ids)
     if more or deleted > len(deletions):
         raise VerificationFailed(
-            f"{task.request.table}: {len(gone)} snapshots are gone and Spark deleted {deleted} files, but "
+            f"{task.request.table}: {len(expired)} snapshots are gone and Spark deleted {deleted} files, but "
             f"{len(plan.snapshot_ids)} snapshots and {len(deletions)} files were to go: something else expired "
             "snapshots meanwhile, or Spark deleted what it should not have. Check that the table can be read"
         )
     if deleted < len(deletions):  # a concurrent commit needs some, or Spark could not delete them
-        left_over = {one.path for one in deletions if file_size(before.io, one.path) is not None}
-        deletions = [one for one in deletions if one.path not in left_over]
+        absent = gone(after, (one.path for one in deletions))
+        deletions = [one for one in deletions if one.path in absent]
     task.context.journal.mark_deleted([deletion.path for deletion in deletions])
     size = sum(deletion.size_bytes for deletion in deletions)
+    verify_storage(task.context, task.request.table, "Spark")
     schemas = len(before.metadata.schemas) - len(after.metadata.schemas)
     specs = len(before.metadata.partition_specs) - len(after.metadata.partition_specs)
     dropped = [name for name in plan.refs_to_drop if name not in after.metadata.refs]
-    parts = [f"expired {len(gone)} of {len(before.metadata.snapshots)} snapshots"]
+    parts = [f"expired {len(expired)} of {len(before.metadata.snapshots)} snapshots"]
     if dropped:
         parts.append(f"dropped {', '.join(dropped)}, past their age")
     if schemas or specs:
@@ -130,8 +131,8 @@ def _report(
         before,
         after,
         "; ".join(parts),
-        changed=bool(gone or dropped or schemas or specs),
-        snapshots_expired=len(gone),
+        changed=bool(expired or dropped or schemas or specs),
+        snapshots_expired=len(expired),
         files_deleted=len(deletions),
         bytes_deleted=size,
         details={"spark": reported, "application": outcome.get("application"), "refs": dropped},

@@ -9,6 +9,7 @@ from airflow_provider_floe.engines.local.deletion import check_caps
 from airflow_provider_floe.engines.spark import request as requests
 from airflow_provider_floe.engines.spark.guards import refuse_unsafe
 from airflow_provider_floe.engines.spark.task import SparkTask
+from airflow_provider_floe.engines.storage_check import verify_storage
 from airflow_provider_floe.errors import ConfigurationError, VerificationFailed
 from airflow_provider_floe.iceberg.orphan_search import MINIMUM_AGE, find_orphans, search_root
 from airflow_provider_floe.iceberg.paths import path_key
@@ -62,6 +63,7 @@ def run(task: SparkTask) -> OperationResult:
         )
     deleted = [handed[path] for path in reported]
     task.context.journal.mark_deleted([deletion.path for deletion in deleted])
+    verify_storage(task.context, task.request.table, "Spark")
     task.context.committed({"table_uuid": str(table.metadata.table_uuid)})
     spared = len(deletions) - len(deleted)
     return task.result(
