@@ -84,13 +84,13 @@ def _rank(items: Iterable[PlanItem]) -> int | None:
 
 
 def _table_text(table: TableId, items: list[PlanItem]) -> str:
-    """The table with its score, and the terms of it that have points: they are the same for all its operations."""
+    """The table with its score, and the terms of it that show in the sum: they are the same for all its operations."""
     governed = next((item for item in items if item.policy), None)
     if governed is None:
         return str(table.ref())
     rank = _rank(items)
     text = f"{table.ref()}: score {_points(governed)}" + (f", rank {rank}" if rank is not None else "")
-    terms = [f"{term.points:+.1f} {term.name}" for term in governed.score_terms if term.points]
+    terms = [f"{term.points:+.1f} {term.name}" for term in governed.score_terms if round(term.points, 1)]
     return f"{text} ({', '.join(terms)})" if terms else text
 
 
@@ -116,7 +116,8 @@ def _points(item: PlanItem) -> str:
 def _item_lines(item: PlanItem, width: int, gates: Iterable[GateDecision]) -> list[str]:
     head = f"+ {item.operation}: run on {item.engine}" if _runs(item) else f"- {item.operation}: {item.disposition}"
     lines = _wrap(head, width=width)
-    lines += _labelled("why" if _runs(item) else "why not", item.reasons, width)
+    reasons = [reason.removeprefix(f"{item.disposition}: ") for reason in item.reasons]
+    lines += _labelled("why" if _runs(item) else "why not", reasons, width)
     if _has_estimate(item):
         lines += _labelled("estimate", [estimate_text(item.operation, item.estimate)], width)
     if item.engine_reason:

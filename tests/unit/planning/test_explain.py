@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from plan_builders import NOW, inputs, issue, policy, report, request, requests, work
 
@@ -9,7 +11,8 @@ from airflow_provider_floe.health.report import AssessmentFailure, FailureKind, 
 from airflow_provider_floe.planning.explain import explain_item, explain_plan, plan_table_rows
 from airflow_provider_floe.planning.model import Budgets, PlanRequest
 from airflow_provider_floe.planning.planner import plan
-from airflow_provider_floe.tables import RUN_ORDER
+from airflow_provider_floe.policies.resolution import Governance
+from airflow_provider_floe.tables import RUN_ORDER, Operation
 
 REWRITE, MANIFESTS, EXPIRE, ORPHANS = RUN_ORDER
 
@@ -34,6 +37,7 @@ def test_every_decision_stands_in_every_view_with_its_reasons(asked: PlanRequest
         own = explain_item(item)
         assert max(map(len, own)) <= 120
         for reason in item.reasons:
+            reason = reason.removeprefix(f"{item.disposition}: ")  # stands in the line before
             assert words([reason]) in words(own)
             assert words([reason]) in whole
         for gate in item.gates:
@@ -92,6 +96,15 @@ def test_a_plan_reads_from_totals_to_single_decisions() -> None:
         "      why not  3 snapshots, all younger than 7 days",
         "  - remove_orphan_files: switched off",
         "      why not  policy events has orphanCleanup.enabled=false",
+    ]
+
+
+def test_what_is_not_governed_is_said_once() -> None:
+    nobody = dict.fromkeys(Operation, Governance(None, "not governed: no enabled policy matches lake.db.events"))
+    lines = explain_plan(plan(request(replace(inputs(report("events")), governance=nobody))))
+    assert lines[-2:] == [
+        "  - remove_orphan_files: not governed",
+        "      why not  no enabled policy matches lake.db.events",
     ]
 
 
