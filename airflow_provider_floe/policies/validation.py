@@ -84,6 +84,11 @@ def warnings_of(policy: Policy) -> list[FieldProblem]:
     """What is allowed but without effect."""
     found = []
     for operation in Operation:
+        if policy.settings(operation) is None and to_snake(operation.policy_key) in policy.model_fields_set:
+            reason = (
+                f"is empty, so the policy does not govern the operation; write {operation.policy_key}: {{}} to do so"
+            )
+            found.append(FieldProblem(operation.policy_key, None, reason))
         schedule, key = policy.schedule(operation), f"{operation.policy_key}Schedule"
         if schedule is None:
             continue
@@ -96,6 +101,9 @@ def warnings_of(policy: Policy) -> list[FieldProblem]:
         elif schedule.interval is not None and schedule.cron_expression is not None:
             value = shown(schedule.cron_expression)
             found.append(FieldProblem(f"{key}.cronExpression", value, "is not used, because interval wins"))
+    if not policy.operations and not found:
+        reason = "governs nothing; add settings of an operation, for example rewriteDataFiles: {}"
+        found.append(FieldProblem("", None, reason))
     return found
 
 

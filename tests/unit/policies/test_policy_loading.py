@@ -309,6 +309,22 @@ def test_what_has_no_effect_is_warned_of() -> None:
     ]
 
 
+def test_a_policy_that_does_not_govern_what_it_seems_to_is_warned_of() -> None:
+    found = load(
+        """
+        - name: empty
+          tablePattern: "*"
+          rewriteDataFiles:
+        - name: nothing
+          tablePattern: "*"
+        """
+    )
+    assert names(found) == ["empty", "nothing"]
+    empty, nothing = map(str, found.warnings)
+    assert "rewriteDataFiles: is empty, so the policy does not govern the operation" in empty
+    assert "policy 'nothing': document: governs nothing" in nothing
+
+
 def test_a_decoded_document_is_a_policy_or_an_error() -> None:
     assert parse_policy({"name": "a", "table_pattern": "*"}) == Policy(name="a", table_pattern="*")
     with pytest.raises(
