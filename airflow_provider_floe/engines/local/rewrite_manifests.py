@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyiceberg.io import FileIO
-from pyiceberg.manifest import ManifestEntry, ManifestFile, ManifestWriter
+from pyiceberg.manifest import DataFileContent, ManifestEntry, ManifestFile, ManifestWriter
 from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
@@ -210,7 +210,9 @@ def _digest(entries: Iterable[ManifestEntry]) -> tuple[int, int]:
 
 
 def _plain(value: Any) -> Any:
-    """Maps in order of their keys; an absent map equals an empty one."""
+    """Maps in order of their keys; an absent map equals an empty one; contents as numbers, which version 1 implies."""
+    if isinstance(value, DataFileContent):
+        return int(value)
     if value is None or isinstance(value, str | int | float | bytes | list):
         return value
     if hasattr(value, "items"):

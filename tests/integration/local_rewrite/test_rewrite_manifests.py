@@ -185,3 +185,14 @@ def test_settings_that_cannot_be_met_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"sortBy 'id'.*part"):
         rewrite_all_manifests(table, sort_by=["id"])
     assert rewrite_all_manifests(table, sort_by=["part"]).changed
+
+
+def test_manifests_from_before_an_upgrade_to_version_2_are_rewritten(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 3, properties={"format-version": "1"})
+    with table.transaction() as transaction:
+        transaction.upgrade_table_version(2)
+    append_files(table, 2, start=100)
+    before = rows_digest(table)
+    assert rewrite_all_manifests(table).changed
+    assert rows_digest(table) == before
+    assert not work_on_manifests(table).found
