@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_floe.policies import model
+from airflow_provider_floe.provider_info import get_provider_info
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = (model.Policy, model.Schedule, model.TriggerConditions, model.HealthThresholds, model.RewriteIf)
@@ -19,6 +20,13 @@ def test_every_field_of_a_policy_stands_on_the_page(document: type[model.Documen
     page = (REPOSITORY / "docs" / "policies.md").read_text()
     names = [field.alias for field in document.model_fields.values()]
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_every_option_stands_on_the_page_with_its_default() -> None:
+    page = (REPOSITORY / "docs" / "configuration.md").read_text()
+    shown = dict(re.findall(r"^\| `(\w+)` \| `?([^`|]+?)`? \|", page, re.MULTILINE))
+    options = get_provider_info()["config"]["floe"]["options"]
+    assert shown == {name: option["default"] or "none" for name, option in options.items()}
 
 
 def test_every_promise_names_tests_that_are_there() -> None:
