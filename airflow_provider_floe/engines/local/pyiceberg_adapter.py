@@ -211,7 +211,8 @@ def split_by_partition(metadata: TableMetadata, spec_id: int, rows: pa.Table) ->
     if spec.is_unpartitioned():
         yield Record(*[None] * len(spec.fields)), rows
         return
-    for part in _determine_partitions(spec, metadata.schema(), rows):
+    schema = sanitize_column_names(metadata.schema())  # the names that the rows bear
+    for part in _determine_partitions(spec, schema, rows):
         yield part.partition_key.partition, part.arrow_table_partition
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from harness.tables import (
+    FAST_RETRIES,
     SCHEMA,
     append_files,
     context_for,
@@ -410,3 +411,18 @@ def test_a_second_run_finds_nothing(tmp_path: Path) -> None:
     assert not work(table).found
     assert not rewrite(table).changed
     assert len(entries(table)) == 2
+
+
+def test_files_move_to_a_spec_on_a_column_whose_name_is_no_identifier(tmp_path: Path) -> None:
+    names = ("a.b", "with space")
+    fields = [NestedField(1 + number, name, StringType(), required=False) for number, name in enumerate(names)]
+    properties = {"format-version": "2", **FAST_RETRIES}
+    table = lake(tmp_path).create_table("db.named", schema=Schema(*fields), properties=properties)
+    arrow = pa.schema([pa.field(name, pa.string()) for name in names])
+    table.append(pa.table([["x", "y", None], ["1", "2", "2"]], schema=arrow))
+    with table.update_spec() as update:
+        update.add_identity("a.b").add_identity("with space")
+    before = rows_digest(table)
+    assert rewrite(table, output_spec_id=1).files_added == 3
+    assert rows_digest(table) == before
+    assert not work(table, output_spec_id=1).found
