@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,16 +51,25 @@ class PolicySource:
         return (*loaded.all, *self.inline)
 
 
-def load_path(path: Path, rows: Mapping[str, str] | None = None, *, required: bool = True) -> PolicySet:
+def load_path(
+    path: Path,
+    rows: Mapping[str, str] | None = None,
+    *,
+    required: bool = True,
+    engines: Collection[str] | None = None,
+) -> PolicySet:
     """Load a file or folder of policies, and rows of the Floe store, as one set.
 
     :param rows: JSON documents by name.
     :param required: whether it must exist. The default folder need not where rows are policies too.
+    :param engines: known engine names; None accepts any.
     :raises ConfigurationError: when it does not exist but must.
     """
     from airflow_provider_floe.policies.loading import load_policies
 
-    return load_policies(_existing(path, required), rows=rows, default_timezone=config.default_timezone())
+    return load_policies(
+        _existing(path, required), rows=rows, engines=engines, default_timezone=config.default_timezone()
+    )
 
 
 def load_named(path: Path, name: str) -> Policy | None:

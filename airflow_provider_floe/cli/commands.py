@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from airflow_provider_floe.errors import ConfigurationError, FloeError
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.request import RunRequest
 from airflow_provider_floe.planning.model import RunMode
-from airflow_provider_floe.policies.model import Policy
+from airflow_provider_floe.planning.text import count_text
+from airflow_provider_floe.policies.model import EngineName, Policy
 from airflow_provider_floe.policy_rows import read_rows
 from airflow_provider_floe.policy_source import PolicySource, load_path
 from airflow_provider_floe.stores.protocols import OperationStatus
@@ -28,12 +30,14 @@ from airflow_provider_floe.tables import TableRef
 @command
 def validate(args: argparse.Namespace) -> int:
     """Check policy files; without paths, those of the deployment and the Floe store's rows."""
+    from airflow_provider_floe.engines.registry import load_engine_factories
     from airflow_provider_floe.policies.resolution import shadow_warnings
 
+    engines = {*(name.value for name in EngineName), *load_engine_factories()}
     if args.paths:
-        sets = [load_path(policies_path(path)) for path in args.paths]
+        sets = [load_path(policies_path(path), engines=engines) for path in args.paths]
     else:
-        sets = [load_path(policies_path(None), read_rows())]
+        sets = [load_path(policies_path(None), read_rows(), engines=engines)]
     policies = [policy for found in sets for policy in found.all]
     problems = [problem for found in sets for problem in found.problems]
     warnings = [str(warning) for found in sets for warning in found.warnings] + list(shadow_warnings(policies))
@@ -51,7 +55,7 @@ def validate(args: argparse.Namespace) -> int:
         for warning in warnings:
             print(f"warning: {warning}")
         refused = len({(problem.file, problem.policy, problem.line) for problem in problems})
-        print(f"{len(policies)} good, {refused} problems, {len(warnings)} warnings")
+        print(f"{len(policies)} good, {count_text(refused, 'problem')}, {count_text(len(warnings), 'warning')}")
     return FAILED if problems else GOOD
 
 
@@ -87,7 +91,7 @@ def assess(args: argparse.Namespace) -> int:
     from airflow_provider_floe.maintenance.assess import assess as assess_tables
 
     with _environment(args) as env:
-        assessment = assess_tables(env, _request(args))
+        assessment = assess_tables(_quiet(env), _request(args))
     if args.output == "json":
         print_json(assessment.model_dump(mode="json", exclude={"context"}))
     else:
@@ -116,6 +120,7 @@ def plan(args: argparse.Namespace) -> int:
     from airflow_provider_floe.planning.explain import explain_plan
 
     with _environment(args) as env:
+        env = _quiet(env)
         made = plan_tables(env, assess_tables(env, _request(args, dry_run=True)).id)
     if args.output == "json":
         print_json(made.model_dump(mode="json"))
@@ -238,6 +243,11 @@ def _environment(args: argparse.Namespace, policies: tuple[Policy, ...] | None =
 
     with open_environment(_policies(args) if policies is None else policies) as (env, _):
         yield env
+
+
+def _quiet(env: Environment) -> Environment:
+    """For commands that only look: they print what the events say, and a look is nothing to count."""
+    return replace(env, emit=lambda event: None)
 
 
 def _request(args: argparse.Namespace, *, dry_run: bool = False) -> RunRequest:

@@ -53,6 +53,15 @@ def test_validate_lists_problems_and_ends_with_one(floe, airflow):
     assert "tablePatern" in read(out)["problems"][0]
 
 
+def test_validate_knows_the_engines(floe, airflow):
+    floe.write("good", engine="spark", rewriteDataFiles={"engine": "local"})
+    floe.write("bad", engine="sprak")
+    code, out, _ = airflow("floe", "validate")
+    assert code == 1
+    assert "'sprak': is not an engine: use one of auto, local, spark, trino; did you mean 'spark'?" in out
+    assert "1 good, 1 problem, 0 warnings" in out
+
+
 def test_a_path_that_is_not_there_is_a_usage_error(floe, airflow):
     code, _, err = airflow("floe", "validate", str(floe.folder / "nowhere"))
     assert code == 2
@@ -243,3 +252,12 @@ def test_help_texts_lose_no_words_to_airflows_markup():
         return [command.help, command.description, *helps, *below]
 
     assert [text for text in texts(get_cli_commands()[0]) if "[" in text] == []
+
+
+def test_a_look_does_not_log_what_it_prints(floe, airflow, caplog):
+    floe.write("events")
+    caplog.set_level("INFO", logger="airflow_provider_floe.maintenance")
+    assert airflow("floe", "plan", "lake.db.events")[0] == 0
+    assert "rewrite_data_files" not in caplog.text
+    assert airflow("floe", "run", "lake.db.events", "--dry-run")[0] == 0
+    assert "rewrite_data_files" in caplog.text
