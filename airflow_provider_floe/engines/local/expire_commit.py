@@ -164,7 +164,7 @@ def restore_lost_refs(load: Callable[[], Table], base: Table, removal: Removal) 
     """
     name = ".".join(base.name())
     after = load()
-    lost = _lost_refs(base, after, removal)
+    lost = lost_refs(base, after, removal)
     for attempt in range(_RESTORE_ATTEMPTS):
         missing = {ref: lost[ref] for ref in lost if ref not in after.metadata.refs}
         if not missing:
@@ -182,7 +182,11 @@ def restore_lost_refs(load: Callable[[], Table], base: Table, removal: Removal) 
     )
 
 
-def _lost_refs(base: Table, after: Table, removal: Removal) -> dict[str, SnapshotRef]:
+def lost_refs(base: Table, after: Table, removal: Removal) -> dict[str, SnapshotRef]:
+    """Branches and tags that were put on a removed snapshot after ``base`` and are gone in ``after``.
+
+    :raises UnsafeOperation: when a metadata file written between the two cannot be read.
+    """
     gone = set(removal.snapshot_ids)
     last: TableMetadata | None = None
     for metadata in _between(base, after) if gone else ():

@@ -11,6 +11,7 @@ from pyiceberg.table.metadata import TableMetadata
 
 from airflow_provider_floe.engines.base import OperationResult
 from airflow_provider_floe.engines.local.expire import check_expiry_caps, expiry_happened, unreachable_deletions
+from airflow_provider_floe.engines.local.expire_commit import Removal, lost_refs
 from airflow_provider_floe.engines.storage_check import gone, verify_storage
 from airflow_provider_floe.engines.trino import sql
 from airflow_provider_floe.engines.trino.capabilities import CLEAN_METADATA, RETAIN_LAST
@@ -73,6 +74,7 @@ def run(job: Job) -> OperationResult:
     left = {snapshot.snapshot_id for snapshot in after.metadata.snapshots}
     expired = [s.snapshot_id for s in before.metadata.snapshots if s.snapshot_id not in left]
     _verify_expired(job, before, settings, expired)
+    _verify_refs(job, before, after, expired)
     job.context.committed(detail)
     deleted = gone(after, (deletion.path for deletion in deletions))
     verify_storage(job.context, job.request.table, "Trino")
@@ -111,8 +113,7 @@ def _cut(job: Job, metadata: TableMetadata, settings: ExpireSnapshots, plan: Exp
     ]
     if any(time < older_than for time in kept):
         older_than = min(kept) - _MARGIN
-    threshold = job.retention_threshold(older_than)
-    cutoff = min(older_than, job.context.now() - threshold) if threshold > timedelta(0) else older_than
+    threshold, cutoff = job.retention_threshold(older_than)
     ids = tuple(
         s.snapshot_id for s in metadata.snapshots if _time(s.timestamp_ms) < cutoff and s.snapshot_id not in heads
     )
@@ -138,6 +139,19 @@ def _verify_expired(job: Job, before: Table, settings: ExpireSnapshots, expired:
         raise VerificationFailed(
             f"Trino expired snapshots {', '.join(map(str, wrong))} of {job.request.table}, which were to be kept: "
             f"{before.metadata_location} still describes them; report this"
+        )
+
+
+def _verify_refs(job: Job, before: Table, after: Table, expired: list[int]) -> None:
+    """A catalog takes a ref with its snapshot, and Trino does not tell it which refs it has seen.
+
+    :raises VerificationFailed: when a branch or tag was made on a snapshot at the moment in which that expired.
+    """
+    if lost := lost_refs(before, after, Removal(tuple(expired))):
+        raise VerificationFailed(
+            f"{', '.join(sorted(lost))} of {job.request.table} was made on a snapshot at the moment in which Trino "
+            "expired that, and is lost. Make it anew on a snapshot that is there, and see that whoever makes branches "
+            "and tags does so at other times, or use engine local, which gives them back"
         )
 
 

@@ -73,11 +73,12 @@ class Job:
             f"among its metadata. Correct floe_catalogs in the extra of connection {self.session.connection!r}"
         )
 
-    def retention_threshold(self, older_than: datetime) -> timedelta:
+    def retention_threshold(self, older_than: datetime) -> tuple[timedelta, datetime]:
         """The age, by the server's clock, that makes it spare everything younger than a moment.
 
         Never below the server's minimum retention: then it spares more.
 
+        :returns: the age, and the moment that the server takes it for.
         :raises UnsafeOperation: when the server's clock and ours differ too much to speak of ages.
         """
         # Read between two looks at our own clock: a slow answer is no difference
@@ -89,7 +90,8 @@ class Job:
                 f"the clocks of Trino ({server:%Y-%m-%d %H:%M:%S} UTC) and of this worker ({before:%Y-%m-%d %H:%M:%S} "
                 "UTC) differ too much to delete anything by age: set them right"
             )
-        return max(server - older_than, self.minimum_retention, timedelta(0))
+        threshold = max(server - older_than, self.minimum_retention, timedelta(0))
+        return threshold, server - threshold
 
     def execute(
         self,

@@ -50,7 +50,7 @@ def run(job: Job) -> OperationResult:
     reason = "orphan: no snapshot, branch or tag references it"
     context.journal.record_deletions([Deletion(file.path, file.size_bytes, reason) for file in search.orphans])
     age = max(timedelta(days=settings.retention_period_in_days), MINIMUM_AGE)
-    threshold = job.retention_threshold(context.now() - age)
+    threshold, _ = job.retention_threshold(context.now() - age)
     done = job.execute(
         f"remove_orphan_files(retention_threshold => {sql.milliseconds(-(-threshold // timedelta(milliseconds=1)))})"
     )

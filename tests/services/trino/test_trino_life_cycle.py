@@ -12,6 +12,7 @@ from threading import Thread
 import pytest
 from harness.tables import FakeContext, rows, rows_digest
 from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.exceptions import CommitFailedException, RESTError
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation as SnapshotOperation
 from trino.dbapi import connect
@@ -24,6 +25,7 @@ from airflow_provider_floe.errors import (
     EngineUnavailable,
     LeaseLost,
     OperationCancelled,
+    VerificationFailed,
 )
 from airflow_provider_floe.policies.model import ExpireSnapshots, RewriteDataFiles
 from airflow_provider_floe.tables import Operation
@@ -188,3 +190,32 @@ def test_an_expiry_that_committed_before_it_was_cancelled_is_one(
     result = run(engine, table, Operation.EXPIRE_SNAPSHOTS, settings, context)
     assert result.snapshots_expired == 2
     assert result.files_deleted + result.details["left_over"] == len(context.journal.deletions) > 0
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.05, 0.08])
+def test_a_tag_that_is_made_while_its_snapshot_expires_is_never_lost_in_silence(
+    engine: TrinoEngine, catalog: RestCatalog, namespace: str, delay: float
+) -> None:
+    table = small_files(catalog, (namespace, "t"), 6)
+    time.sleep(1.1)
+    other = catalog.load_table((namespace, "t"))
+    made = False
+
+    def make_tag(_: int) -> None:
+        nonlocal made
+        time.sleep(delay)
+        try:
+            other.manage_snapshots().create_tag(other.metadata.snapshots[2].snapshot_id, "late").commit()
+            made = True
+        except (RESTError, CommitFailedException):
+            pass  # the snapshot was gone, or the table changed
+
+    context = now_context(table)
+    context.on_committing = make_tag
+    settings = ExpireSnapshots(retain_last=1, max_snapshot_age=timedelta(seconds=1))
+    told = ""
+    try:
+        run(engine, table, Operation.EXPIRE_SNAPSHOTS, settings, context)
+    except VerificationFailed as error:
+        told = str(error)
+    assert ("late" in table.metadata.refs or "late of" in told) is made
