@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,12 +18,20 @@ from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable
 
 log = logging.getLogger(__name__)
 
+_JOB_PREFIX = "connect:"
+_SESSION_OVER = "INVALID_HANDLE.SESSION_"
+"""The server's error class for a session that was closed or has changed."""
+_INTERRUPTS = 30
 _PORT = 15002
 _CONNECT_SECONDS = 20.0
 _RETRIES, _LONGEST_BACKOFF_MS = 8, 15_000
 """A server may be away for about a minute; the client's own patience of ten would hold up the task."""
 _OLDEST = 4
 """Major version: the client that the Spark provider brings sends what Spark 3.5 cannot read."""
+
+
+class SessionOver(Exception):
+    """The server has closed the session, with all that ran in it."""
 
 
 class ConnectRoute:
@@ -53,12 +62,19 @@ class ConnectRoute:
         finally:
             session.stop()
 
-    def interrupt(self, job_id: str) -> None:
-        """Stop a job that an earlier process began, by the id that it had."""
-        session_id, _, tag = job_id.rpartition("/")
-        session = self._session(session_id.rpartition(":")[2])
+    def cancel(self, job_id: str) -> bool:
+        """Interrupt what runs under the job's tag and end its session; a server drops both by itself after a while."""
+        session_id, _, tag = job_id.removeprefix(_JOB_PREFIX).rpartition("/")
         try:
-            session.interruptTag(tag)
+            session = self._session(session_id)
+        except SessionOver:
+            return True
+        try:
+            for _ in range(_INTERRUPTS):
+                if not session.interruptTag(tag):
+                    return True
+                time.sleep(1.0)
+            return False
         finally:
             session.stop()
 
@@ -78,6 +94,8 @@ class ConnectRoute:
             session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES, max_backoff=_LONGEST_BACKOFF_MS)])
             version = str(session.version)
         except Exception as error:
+            if _SESSION_OVER in str(error):
+                raise SessionOver from None
             raise EngineUnavailable(
                 f"Spark Connect of connection {self.connection!r} does not answer: check host, port, token and TLS of "
                 f"the connection, and that the server runs ({type(error).__name__})"
@@ -109,7 +127,7 @@ class ConnectJob:
         self._session = session
         self._connection = connection
         self._tag = f"floe-{request['operation_id']}"
-        self.id = f"connect:{session_id}/{self._tag}"
+        self.id = f"{_JOB_PREFIX}{session_id}/{self._tag}"
         self._request = dict(request)
         self._result: Mapping[str, Any] = {}
         self._error: BaseException | None = None

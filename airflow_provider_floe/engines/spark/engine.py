@@ -62,6 +62,10 @@ class SparkEngine:
         log.info("%s on %s: %s", request.operation, table, result.message)
         return result
 
+    def cancel(self, job_id: str) -> bool:
+        """See :class:`~airflow_provider_floe.engines.base.RemoteEngine`."""
+        return self.route.cancel(job_id)
+
     def _honoured(self, request: OperationRequest) -> OperationSettings:
         """The settings, with the defaults for those that the plan allows to ignore.
 

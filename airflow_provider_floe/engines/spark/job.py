@@ -21,6 +21,7 @@ STOP = "stop"
 NO_TABLE, LEASH_LOST = 71, 75
 """Exit codes: the table cannot be loaded, so there is nowhere to write a result to; nobody waits for us any more."""
 
+_LEASH_START_SECONDS = 0.3
 _LEASH_POLL_SECONDS = 3.0
 _PROBE_TABLE = "floe_probe_no_such_table"
 
@@ -218,6 +219,14 @@ class _Leash:
         self._last: str | None = None
         self._changed = time.monotonic()
 
+    def expect_renewal(self) -> None:
+        """Return once the file is written anew: a job that had to queue may begin when its worker is long gone."""
+        self.check()
+        first = self._last
+        while self._last in (None, first):
+            time.sleep(_LEASH_START_SECONDS)
+            self.check()
+
     def watch(self) -> None:
         """Check for ever."""
         while True:
@@ -287,7 +296,7 @@ def main(arguments: list[str]) -> int:
         return NO_TABLE
     io = table.io()
     leash = _Leash(io, request["leash"], request["leash_seconds"])
-    leash.check()
+    leash.expect_renewal()
     threading.Thread(target=leash.watch, daemon=True).start()
     for name, value in request["snapshot_properties"].items():
         spark._jvm.org.apache.iceberg.EnvironmentContext.put(name, value)

@@ -66,6 +66,12 @@ class SparkRoute(Protocol):
         :raises EngineUnavailable: naming the connection and what to check.
         """
 
+    def cancel(self, job_id: str) -> bool:
+        """End a job whose worker is gone; whether it is over then.
+
+        :raises EngineUnavailable: when that cannot be found out.
+        """
+
     def probe(self, catalogs: Sequence[str], wanted: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
         """See :func:`~airflow_provider_floe.engines.spark.job.probe` and ``probe_java``.
 

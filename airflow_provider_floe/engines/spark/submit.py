@@ -24,7 +24,9 @@ FOLDER = "_floe"
 """Below the table's location; engines take what begins with ``_`` for no part of the table."""
 LEASH_SECONDS = 60.0
 """A job stops itself when its leash was not renewed for so long: less than a table's lease outlives its holder."""
-_RENEW_SECONDS = 10.0
+_RENEW_SECONDS = 2.0
+_STOPPING_SECONDS = 10.0
+"""What a job takes to notice, and to end."""
 _PROBE_SECONDS = 180.0
 
 
@@ -62,17 +64,29 @@ class SubmitRoute:
 
     :param submit: starts spark-submit.
     :param connection: names the connection in messages.
+    :param leash_seconds: a job stops itself when nobody waited for it for so long.
     """
 
     java = True
 
-    def __init__(self, submit: Submitter, connection: str) -> None:
+    def __init__(self, submit: Submitter, connection: str, *, leash_seconds: float = LEASH_SECONDS) -> None:
         self._submit = submit
+        self._leash_seconds = leash_seconds
         self.connection = connection
 
     def job(self, request: Mapping[str, Any], context: OperationContext) -> SubmittedJob:
         """See :class:`~airflow_provider_floe.engines.spark.route.SparkRoute`."""
-        return SubmittedJob(self._submit, self.connection, request, context.load_table())
+        return SubmittedJob(self._submit, self.connection, request, context.load_table(), self._leash_seconds)
+
+    def cancel(self, job_id: str) -> bool:
+        """Wait until a job that nobody waits for has stopped itself: that needs no way to its cluster.
+
+        One that is still to begin does nothing when it does.
+        """
+        seconds = self._leash_seconds + _STOPPING_SECONDS
+        log.info("%s: no one waits for it; it stops itself within %.0f s", job_id, seconds)
+        time.sleep(seconds)
+        return True
 
     def probe(self, catalogs: Sequence[str], wanted: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
         """Run the job once, its driver on this machine."""
@@ -106,11 +120,14 @@ class SubmitRoute:
 class SubmittedJob:
     """A running job and the files by which it and we speak, below the table's location."""
 
-    def __init__(self, submit: Submitter, connection: str, request: Mapping[str, Any], table: Table) -> None:
+    def __init__(
+        self, submit: Submitter, connection: str, request: Mapping[str, Any], table: Table, leash_seconds: float
+    ) -> None:
         self._submit = submit
         self._connection = connection
         self._request = request
         self._table = table
+        self._leash_seconds = leash_seconds
         base = f"{table.location().rstrip('/')}/{FOLDER}/{request['operation_id']}"
         self._leash, self._result = f"{base}.leash", f"{base}.json"
         self.id = f"spark-submit:{self._leash}"
@@ -125,7 +142,9 @@ class SubmittedJob:
         operation_id = self._request["operation_id"]
         path = Path(self._folder.name, f"{operation_id}.json")
         path.write_text(
-            json.dumps({**self._request, "leash": self._leash, "leash_seconds": LEASH_SECONDS, "result": self._result})
+            json.dumps(
+                {**self._request, "leash": self._leash, "leash_seconds": self._leash_seconds, "result": self._result}
+            )
         )
         self.keep_alive()
         name = f"floe: {self._request['operation']} {'.'.join(self._request['table'])} {operation_id}"
@@ -139,7 +158,7 @@ class SubmittedJob:
         return self._code is not None
 
     def keep_alive(self) -> None:
-        """Renew the leash, every ten seconds."""
+        """Renew the leash, every two seconds: a job begins only when it sees that."""
         if self._renewals == 0 or time.monotonic() - self._renewed > _RENEW_SECONDS:
             self._renewals += 1
             self._renewed = time.monotonic()

@@ -47,8 +47,10 @@ class Spark:
             connection="spark_test",
         )
 
-    def engine(self, *arguments: str, catalogs: Mapping[str, str] | None = None) -> SparkEngine:
-        route = SubmitRoute(self.submit(*arguments), "spark_test")
+    def engine(
+        self, *arguments: str, catalogs: Mapping[str, str] | None = None, leash_seconds: float = 60
+    ) -> SparkEngine:
+        route = SubmitRoute(self.submit(*arguments), "spark_test", leash_seconds=leash_seconds)
         return SparkEngine(route, catalogs or {CATALOG: self.facts["catalog"]})
 
 

@@ -116,6 +116,7 @@ def test_cancelling_interrupts_what_the_server_does(server: tuple[SparkEngine, R
     with pytest.raises(OperationCancelled, match="cleared"):
         run(engine, table, RewriteDataFiles(), context)
     assert table.metadata.current_snapshot_id == snapshot
+    assert engine.cancel(context.remote_jobs[0]), "its session is closed"
 
 
 def test_what_does_not_answer_or_is_too_old_is_named() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from harness.tables import SCHEMA, append_files
+from harness.tables import SCHEMA, append_files, rows_digest
 from pyiceberg.table import Table
 from spark_submission import CATALOG, Spark, now_context, run
 
+from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY, RemoteEngine
 from airflow_provider_floe.engines.spark.engine import SparkEngine
 from airflow_provider_floe.engines.spark.process import SparkSubmit, SparkSubmitProcess
 from airflow_provider_floe.engines.spark.submit import SubmitRoute
@@ -108,6 +112,37 @@ def test_an_application_out_of_reach_stops_itself(spark: Spark, namespace: str) 
         run(engine, table, RewriteDataFiles(), now_context(table, on_checkpoint=cancelled), operation_id="op-leashed")
     assert not running("op-leashed")
     assert table.metadata.current_snapshot_id == snapshot
+
+
+def test_a_killed_worker_leaves_no_application_behind(spark: Spark, namespace: str) -> None:
+    table = small(spark, namespace, "orphaned")
+    digest, snapshot = rows_digest(table), table.metadata.current_snapshot_id
+    worker = os.fork()
+    if worker == 0:  # what Airflow does for each task
+        try:
+            engine = spark.engine(leash_seconds=5)
+            run(engine, table, RewriteDataFiles(), now_context(table), operation_id="op-orphaned")
+        finally:
+            os._exit(0)
+    while len(running("op-orphaned")) < 1:
+        time.sleep(0.05)
+    os.kill(worker, signal.SIGKILL)
+    os.waitpid(worker, 0)
+    assert running("op-orphaned")
+
+    engine = spark.engine(leash_seconds=5)
+    assert isinstance(engine, RemoteEngine)
+    assert engine.cancel("spark-submit:whichever")
+    table.refresh()
+    current = table.metadata.current_snapshot()
+    assert current is not None
+    while running("op-orphaned"):
+        time.sleep(0.2)
+    table.refresh()
+    assert table.metadata.current_snapshot_id == current.snapshot_id, "nothing lands once it is said to be over"
+    ours = current.summary is not None and current.summary[OPERATION_ID_PROPERTY] == "op-orphaned"
+    assert ours or current.snapshot_id == snapshot
+    assert rows_digest(table) == digest
 
 
 def test_errors_name_the_connection_and_what_to_check(spark: Spark, namespace: str) -> None:

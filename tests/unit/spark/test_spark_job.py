@@ -97,6 +97,20 @@ def test_a_job_ends_when_nobody_waits_for_it(
         leash.check()
 
 
+def test_a_job_begins_only_when_it_sees_that_someone_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    passed: list[float] = []
+    monkeypatch.setattr(job.os, "_exit", end)
+    monkeypatch.setattr(job.time, "sleep", passed.append)
+    monkeypatch.setattr(job.time, "monotonic", lambda: sum(passed))
+    job._Leash(Storage(["7", "7", None, "8"]), "leash", 25).expect_renewal()
+    left_behind = job._Leash(Storage(["7"] * 1000), "leash", 25)
+    with pytest.raises(Ended, match=str(job.LEASH_LOST)):
+        left_behind.expect_renewal()
+
+
 @pytest.mark.parametrize(
     ("type_", "message", "expected"),
     [
