@@ -13,10 +13,10 @@ PYTEST := $(BIN)/python -m pytest
 # They start Java servers, which a machine with Python alone cannot.
 ELSEWHERE := tests/services/trino tests/services/spark
 
-.PHONY: help env test test-engines demo ui lint format bench constraints clean
+.PHONY: help env test test-engines services demo ui lint format bench constraints clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 env: $(STAMP) ## Make .venv with everything that development, tests and demo need
 
@@ -49,6 +49,9 @@ test: env ## Check style and types, then run every test
 test-engines: env ## Run the tests of engines elsewhere, Spark and Trino, on real servers (needs Java 17 and 25, and mvn)
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \
 		$(PYTEST) -q $(ELSEWHERE)
+
+services: env ## Start the real servers that test-engines uses, and leave them running
+	@cd tests && ../$(BIN)/python -m harness.services start
 
 demo: env ## Build a small lakehouse, let a real Airflow maintain it, show before and after
 	@PYTHONPATH=tests $(BIN)/python demo/run.py
