@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from harness.rest_server import rest_server
 from harness.tables import (
     FAST_RETRIES,
@@ -17,11 +18,13 @@ from harness.tables import (
     rows,
     rows_digest,
     small_files,
+    stored_files,
 )
 from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.local import expire
+from airflow_provider_floe.errors import UnsafeOperation
 from airflow_provider_floe.policies.model import ExpireSnapshots
 from airflow_provider_floe.tables import Operation
 
@@ -157,3 +160,24 @@ def test_over_rest_a_lost_tag_comes_back_too(tmp_path: Path) -> None:
         assert table.scan(snapshot_id=pinned).to_arrow().num_rows == 20
         assert len(rows_digest(table)) == 10
         assert missing_files(table) == []
+
+
+def test_nothing_is_deleted_when_metadata_that_may_have_had_a_tag_is_dropped_already(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 4, properties={"write.metadata.previous-versions-max": "1"})
+    table.overwrite(rows(100, 10))
+    first = table.metadata.snapshots[0].snapshot_id
+    files = stored_files(table)
+
+    def tag(attempt: int) -> None:
+        concurrently(table).manage_snapshots().create_tag(first, "audit").commit()
+
+    def load() -> Table:
+        if context.commits_begun and len(concurrently(table).metadata.snapshots) == 1:
+            append_files(concurrently(table), 2, start=200)
+        return concurrently(table)
+
+    context = context_for(table, on_committing=tag)
+    context.table_loader = load
+    with pytest.raises(UnsafeOperation, match="previous-versions-max"):
+        expire.run(request_for(table, Operation.EXPIRE_SNAPSHOTS, SETTINGS), context, 0)
+    assert files <= stored_files(table)
