@@ -198,8 +198,9 @@ def lost_refs(base: Table, after: Table, removal: Removal) -> dict[str, Snapshot
         if gone and same and versions and base.metadata_location not in versions:
             raise UnsafeOperation(
                 f"{'.'.join(base.name())}: {len(versions)} versions of metadata are kept, too few to tell whether a "
-                f"branch or tag was created while snapshots expired, so no file was deleted. "
-                f"{base.metadata_location} still describes the snapshots; raise the table's write.metadata.previous-versions-max"
+                "branch or tag was created while snapshots expired, so no file was deleted. "
+                f"{base.metadata_location} still describes the snapshots; raise "
+                "the table's write.metadata.previous-versions-max"
             )
         return {}
     return {
