@@ -19,12 +19,12 @@ from airflow_provider_floe.errors import ConfigurationError, FloeError
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.request import RunRequest
 from airflow_provider_floe.planning.model import RunMode
-from airflow_provider_floe.planning.text import count_text
 from airflow_provider_floe.policies.model import EngineName, Policy
 from airflow_provider_floe.policy_rows import read_rows
 from airflow_provider_floe.policy_source import PolicySource, load_path
 from airflow_provider_floe.stores.protocols import OperationStatus
 from airflow_provider_floe.tables import TableRef
+from airflow_provider_floe.text import count_text
 
 
 @command

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from airflow_provider_floe.health.report import Issue, IssueType, Severity, TableMetrics
 from airflow_provider_floe.policies.model import HealthThresholds
+from airflow_provider_floe.text import bytes_text
 
 _DAY = 86_400.0
 
@@ -67,14 +68,6 @@ def _oldest(metrics: TableMetrics, now: datetime) -> float | None:
     return _age(metrics.oldest_snapshot_at, now) if metrics.snapshot_count > 1 else None
 
 
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
 def _count(noun: str) -> Callable[[float], str]:
     return lambda number: f"{number:,.0f} {noun}"
 
@@ -98,7 +91,7 @@ _RULES = (
         _small,
         lambda m, t, v: (
             f"{m.small_file_count:,} of {m.data_file_count:,} data files ({_percent(v)}) "
-            f"are smaller than {_bytes(t.small_file_size_bytes)}"
+            f"are smaller than {bytes_text(t.small_file_size_bytes)}"
         ),
         _percent,
     ),
@@ -108,7 +101,7 @@ _RULES = (
         lambda m, _: m.large_file_percentage,
         lambda m, t, v: (
             f"{m.large_file_count:,} of {m.data_file_count:,} data files ({_percent(v)}) "
-            f"are larger than {_bytes(t.large_file_size_bytes)}"
+            f"are larger than {bytes_text(t.large_file_size_bytes)}"
         ),
         _percent,
     ),
@@ -160,8 +153,8 @@ _RULES = (
         IssueType.LARGE_MANIFEST_LIST,
         "manifest_size_{}_bytes",
         lambda m, _: m.total_manifest_size_bytes,
-        lambda m, t, v: f"{m.manifest_count:,} manifests hold {_bytes(v)}",
-        _bytes,
+        lambda m, t, v: f"{m.manifest_count:,} manifests hold {bytes_text(v)}",
+        bytes_text,
     ),
     _Rule(
         IssueType.TOO_MANY_PARTITIONS,

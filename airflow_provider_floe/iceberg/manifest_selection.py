@@ -22,6 +22,7 @@ from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import PartitionSummary, RewriteIf, RewriteManifests
+from airflow_provider_floe.text import bytes_text
 
 DEFAULT_TARGET_BYTES = 8 * 1024**2
 TARGET_PROPERTY = "commit.manifest.target-size-bytes"
@@ -123,16 +124,14 @@ def manifest_work(table: Table, settings: RewriteManifests, memory_limit_bytes: 
     groups = select_manifests(table.metadata, manifests, settings, group_bytes(memory_limit_bytes))
     target = target_manifest_size(table.metadata)
     if not groups:
-        return Work(
-            False, f"none of {len(manifests):,} manifests needs rewriting for a target of {target / 1024:,.0f} KiB"
-        )
+        return Work(False, f"none of {len(manifests):,} manifests needs rewriting for a target of {bytes_text(target)}")
     manifests_in = sum(len(group.manifests) for group in groups)
     manifests_out = sum(group.manifests_out for group in groups)
     size = sum(group.size_bytes for group in groups)
     return Work(
         True,
-        f"{manifests_in:,} of {len(manifests):,} manifests ({size / 1024:,.0f} KiB) are small, large or not clustered "
-        f"by partition: rewriting them gives about {manifests_out:,} of up to {target / 1024:,.0f} KiB",
+        f"{manifests_in:,} of {len(manifests):,} manifests ({bytes_text(size)}) are small, large or not clustered "
+        f"by partition: rewriting them gives about {manifests_out:,} of up to {bytes_text(target)}",
         bytes_in=size,
         bytes_out=size,
         manifests_in=manifests_in,

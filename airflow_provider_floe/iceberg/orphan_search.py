@@ -32,6 +32,7 @@ from airflow_provider_floe.iceberg.reachability import FileKind, ReferenceWalk
 from airflow_provider_floe.iceberg.retention import undeletable_reason
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import OrphanCleanup
+from airflow_provider_floe.text import bytes_text
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def orphan_work(table: Table, settings: OrphanCleanup, now: datetime, limit: int
     count = len(found.orphans)
     return Work(
         found=count > 0,
-        summary=f"{count} of {found.listed} files ({found.orphan_bytes} bytes) are orphans past retention; "
+        summary=f"{count} of {found.listed} files ({bytes_text(found.orphan_bytes)}) are orphans past retention; "
         f"{found.young} more are too young",
         files_in=count,
         bytes_in=found.orphan_bytes,

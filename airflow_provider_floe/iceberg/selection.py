@@ -21,6 +21,7 @@ from airflow_provider_floe.iceberg.filters import matching_paths
 from airflow_provider_floe.iceberg.manifest_selection import manifest_work
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import RewriteDataFiles
+from airflow_provider_floe.text import bytes_text
 
 __all__ = [
     "FileGroup",
@@ -154,7 +155,7 @@ def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveF
     deletes |= {delete.path for delete in selection.dangling}
     size = sum(file.file_size_bytes for file in chosen)
     files_out = sum(group.files_out for group in selection.groups)
-    target = mebibytes(selection.target_bytes)
+    target = bytes_text(selection.target_bytes)
     if not chosen:
         if selection.dangling:
             summary = f"{len(selection.dangling):,} delete files apply to no data file and can be dropped"
@@ -164,7 +165,7 @@ def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveF
     partitions = len({(group.spec_id, group.partition) for group in selection.groups})
     summary = (
         f"{_why(chosen, selection, settings)} of {data:,} data files in {partitions:,} "
-        f"partition{'s' * (partitions != 1)}: rewriting {mebibytes(size)} gives about {files_out:,} "
+        f"partition{'s' * (partitions != 1)}: rewriting {bytes_text(size)} gives about {files_out:,} "
         f"file{'s' * (files_out != 1)} of up to {target}"
     )
     if deletes:
@@ -180,19 +181,11 @@ def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveF
     )
 
 
-def mebibytes(size: int) -> str:
-    """A size for people."""
-    for unit, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}".replace(".0 ", " ")
-    return f"{size} bytes"
-
-
 def _why(chosen: Sequence[LiveFile], selection: Selection, settings: RewriteDataFiles) -> str:
     if settings.strategy != "BINPACK":
         return f"{len(chosen):,} (not yet in {settings.strategy.lower()} order, too small, too large or with deletes)"
     small = sum(file.file_size_bytes < SMALL * selection.target_bytes for file in chosen)
-    limit = mebibytes(int(SMALL * selection.target_bytes))
+    limit = bytes_text(int(SMALL * selection.target_bytes))
     return f"{len(chosen):,} ({small:,} below {limit})"
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from airflow_provider_floe.health.report import TableId
 from airflow_provider_floe.planning.model import Budgets, BudgetUse, Disposition, PlanItem
-from airflow_provider_floe.planning.text import bytes_text
 from airflow_provider_floe.tables import RUN_ORDER
+from airflow_provider_floe.text import bytes_text
 
 TABLES = "max_tables_per_run"
 OPERATIONS = "max_operations_per_run"

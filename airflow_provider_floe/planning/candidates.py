@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from airflow_provider_floe.health.report import HealthReport, Issue, IssueType, OperationWork, Severity
 from airflow_provider_floe.planning.conditions import check_conditions
 from airflow_provider_floe.planning.model import Disposition, OperationHistory
-from airflow_provider_floe.planning.text import count_text, duration_text, number_text, time_text
 from airflow_provider_floe.policies.model import Policy
 from airflow_provider_floe.tables import Operation
+from airflow_provider_floe.text import count_text, duration_text, number_text, time_text
 
 ISSUE_OPERATIONS: dict[IssueType, Operation] = {
     IssueType.TOO_MANY_SMALL_FILES: Operation.REWRITE_DATA_FILES,

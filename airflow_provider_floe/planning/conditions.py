@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from pydantic.alias_generators import to_camel
 
 from airflow_provider_floe.health.report import TableMetrics
-from airflow_provider_floe.planning.text import bytes_text, number_text
 from airflow_provider_floe.policies.model import TriggerConditions
 from airflow_provider_floe.tables import Operation
+from airflow_provider_floe.text import bytes_text, number_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from airflow_provider_floe.engines.capabilities import Capabilities, Verdict, judge
 from airflow_provider_floe.health.report import TableFacts
-from airflow_provider_floe.planning.text import bytes_text
 from airflow_provider_floe.policies.model import EngineName, OperationSettings, Policy
 from airflow_provider_floe.tables import Operation
+from airflow_provider_floe.text import bytes_text
 
 LOCAL_LIMIT_BYTES = 50 * 1024**3
 """Above this many input bytes, ``auto`` prefers a cluster to the worker's own process."""

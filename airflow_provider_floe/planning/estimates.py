@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from airflow_provider_floe.health.report import HealthReport
 from airflow_provider_floe.planning.model import Estimate
-from airflow_provider_floe.planning.text import bytes_text, count_text
 from airflow_provider_floe.tables import Operation
+from airflow_provider_floe.text import bytes_text, count_text
 
 
 def estimate(operation: Operation, report: HealthReport) -> Estimate:

@@ -10,7 +10,7 @@ from airflow_provider_floe.health.report import TableId
 from airflow_provider_floe.planning.budgets import BYTES
 from airflow_provider_floe.planning.estimates import estimate_text
 from airflow_provider_floe.planning.model import BudgetUse, Disposition, GateDecision, GateName, Plan, PlanItem
-from airflow_provider_floe.planning.text import bytes_text, count_text, number_text, time_text
+from airflow_provider_floe.text import bytes_text, count_text, number_text, time_text
 
 WIDTH = 120
 """No line is longer than this many columns."""

@@ -16,9 +16,9 @@ from airflow_provider_floe.planning.model import (
     OperationHistory,
     RunMode,
 )
-from airflow_provider_floe.planning.text import count_text, duration_text, later, number_text, time_text
 from airflow_provider_floe.policies.model import TriggerConditions
 from airflow_provider_floe.tables import Operation
+from airflow_provider_floe.text import count_text, duration_text, later, number_text, time_text
 
 
 @dataclass(frozen=True, slots=True)

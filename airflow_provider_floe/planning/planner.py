@@ -26,9 +26,9 @@ from airflow_provider_floe.planning.model import (
     TableInputs,
 )
 from airflow_provider_floe.planning.score import Score, debt_score
-from airflow_provider_floe.planning.text import time_text
 from airflow_provider_floe.policies.model import OperationSettings, Policy
 from airflow_provider_floe.tables import RUN_ORDER, Operation
+from airflow_provider_floe.text import time_text
 
 
 def plan(request: PlanRequest) -> Plan:

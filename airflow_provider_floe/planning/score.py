@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 
 from airflow_provider_floe.health.report import HealthReport, Severity
 from airflow_provider_floe.planning.model import OperationHistory, ScoreTerm, ScoreWeights
-from airflow_provider_floe.planning.text import count_text, number_text
 from airflow_provider_floe.tables import Operation
+from airflow_provider_floe.text import count_text, number_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,6 @@ from harness.tables import data_files
 from airflow_provider_floe.dag_factory import table_maintenance_dag
 from airflow_provider_floe.operators.lineage import LineageMixin
 
-pytest.importorskip("airflow.providers.openlineage")
-
 RUN = """
 import sys
 from airflow.models.dagbundle import DagBundleModel

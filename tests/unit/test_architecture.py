@@ -23,7 +23,7 @@ ALLOWED = {
     "stores": {"policies", "health", "planning", "engines"},
     "maintenance": {"policies", "iceberg", "health", "engines", "planning", "catalogs", "stores"},
 }
-SHARED = {"tables", "errors"}
+SHARED = {"tables", "errors", "text"}
 
 
 def imports(path: Path) -> set[str]:

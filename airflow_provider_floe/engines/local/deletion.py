@@ -16,6 +16,7 @@ from airflow_provider_floe.iceberg.listing import delete_files, file_size, in_ba
 from airflow_provider_floe.iceberg.paths import is_under, normalise, path_key, relative_to, same_store
 from airflow_provider_floe.iceberg.reachability import ReferenceWalk
 from airflow_provider_floe.policies.model import DeletionSafety
+from airflow_provider_floe.text import bytes_text
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def check_caps(settings: DeletionSafety, *, files: int, size_bytes: int, of_file
     share = files / of_files if of_files else 0.0
     for name, cap, found, text in (
         ("maxDeleteFiles", settings.max_delete_files, files, f"{files} files"),
-        ("maxDeleteBytes", settings.max_delete_bytes, size_bytes, f"{size_bytes} bytes"),
+        ("maxDeleteBytes", settings.max_delete_bytes, size_bytes, bytes_text(size_bytes)),
         ("maxDeleteShare", settings.max_delete_share, share, f"{files} of {of_files} files ({share:.1%})"),
     ):
         if cap is not None and found > cap:

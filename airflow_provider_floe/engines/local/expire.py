@@ -33,6 +33,7 @@ from airflow_provider_floe.iceberg.reachability import (
 )
 from airflow_provider_floe.iceberg.retention import ExpirePlan, snapshots_to_expire, undeletable_reason
 from airflow_provider_floe.policies.model import ExpireSnapshots
+from airflow_provider_floe.text import bytes_text
 
 _SIZE_READERS = 8
 
@@ -193,7 +194,9 @@ def _message(before: Table, removal: Removal, expired: int, outcome: DeletionOut
         parts.append(f"dropped {', '.join(removal.refs)}, past their age")
     if removal.schema_ids or removal.spec_ids:
         parts.append(f"removed {len(removal.schema_ids)} unused schemas and {len(removal.spec_ids)} unused specs")
-    parts.append(f"deleted {outcome.deleted} files ({outcome.bytes_deleted} bytes) that nothing references any more")
+    parts.append(
+        f"deleted {outcome.deleted} files ({bytes_text(outcome.bytes_deleted)}) that nothing references any more"
+    )
     if outcome.quarantined:
-        parts.append(f"set {outcome.quarantined} files ({outcome.bytes_quarantined} bytes) aside")
+        parts.append(f"set {outcome.quarantined} files ({bytes_text(outcome.bytes_quarantined)}) aside")
     return "; ".join(parts)

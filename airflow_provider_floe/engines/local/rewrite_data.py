@@ -28,8 +28,9 @@ from airflow_provider_floe.errors import CommitConflict, CommitOutcomeUnknown, C
 from airflow_provider_floe.iceberg.files import FileContent
 from airflow_provider_floe.iceberg.filters import matching_paths
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
-from airflow_provider_floe.iceberg.selection import FileGroup, Selection, mebibytes, select_rewrite
+from airflow_provider_floe.iceberg.selection import FileGroup, Selection, select_rewrite
 from airflow_provider_floe.policies.model import RewriteDataFiles
+from airflow_provider_floe.text import bytes_text
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +284,7 @@ def _result(run_: _Run | None, message: str | None, started: float) -> Operation
     dropped = sum(_removed_deletes(one) for one in run_.commits)
     bytes_in = sum(file.file_size_bytes for file in removed)
     bytes_out = sum(file.file_size_in_bytes for file in added)
-    text = f"{len(removed):,} data files ({mebibytes(bytes_in)}) became {len(added):,} ({mebibytes(bytes_out)})"
+    text = f"{len(removed):,} data files ({bytes_text(bytes_in)}) became {len(added):,} ({bytes_text(bytes_out)})"
     if dropped:
         text += f", and {dropped:,} delete file{'s' * (dropped != 1)} went"
     if run_.conflicts:

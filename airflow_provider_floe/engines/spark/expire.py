@@ -20,6 +20,7 @@ from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, V
 from airflow_provider_floe.iceberg.reachability import unreachable_after
 from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire
 from airflow_provider_floe.policies.model import ExpireSnapshots
+from airflow_provider_floe.text import bytes_text
 
 
 def run(task: SparkTask) -> OperationResult:
@@ -126,7 +127,7 @@ def _report(
         parts.append(f"dropped {', '.join(dropped)}, past their age")
     if schemas or specs:
         parts.append(f"removed {schemas} unused schemas and {specs} unused specs")
-    parts.append(f"Spark deleted {len(deletions)} files ({size} bytes) that nothing references any more")
+    parts.append(f"Spark deleted {len(deletions)} files ({bytes_text(size)}) that nothing references any more")
     return task.result(
         before,
         after,

@@ -12,8 +12,9 @@ from airflow_provider_floe.engines.trino.verification import verify_rows
 from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting
 from airflow_provider_floe.iceberg.filters import matching_paths
 from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
-from airflow_provider_floe.iceberg.selection import SMALL, FileGroup, mebibytes, select_rewrite
+from airflow_provider_floe.iceberg.selection import SMALL, FileGroup, select_rewrite
 from airflow_provider_floe.policies.model import RewriteDataFiles
+from airflow_provider_floe.text import bytes_text
 
 _LONGEST_LIST = 900_000
 """Characters: Trino takes statements of up to a million."""
@@ -39,7 +40,7 @@ def run(job: Job) -> OperationResult:
     if not groups:
         return OperationResult(
             changed=False,
-            message=f"none of {len(files)} files is worth rewriting for {mebibytes(selection.target_bytes)}",
+            message=f"none of {len(files)} files is worth rewriting for {bytes_text(selection.target_bytes)}",
             snapshot_before=table.metadata.current_snapshot_id,
             snapshot_after=table.metadata.current_snapshot_id,
         )

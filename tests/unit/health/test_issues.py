@@ -50,14 +50,14 @@ CASES: list[tuple[IssueType, dict[str, Any], dict[str, Any], dict[str, Any], tup
         {"small_file_count": 19, "small_file_percentage": 19.9},
         {"small_file_count": 20, "small_file_percentage": 20.0},
         {"small_file_count": 50, "small_file_percentage": 50.0},
-        ("50 of 100 data files (50 %)", "100.0 MiB", "50 %"),
+        ("50 of 100 data files (50 %)", "100 MiB", "50 %"),
     ),
     (
         IssueType.TOO_MANY_LARGE_FILES,
         {"large_file_count": 19, "large_file_percentage": 19.9},
         {"large_file_count": 20, "large_file_percentage": 20.0},
         {"large_file_count": 50, "large_file_percentage": 50.0},
-        ("50 of 100 data files (50 %)", "1.0 GiB"),
+        ("50 of 100 data files (50 %)", "1 GiB"),
     ),
     (
         IssueType.HIGH_FILE_COUNT,
@@ -106,7 +106,7 @@ CASES: list[tuple[IssueType, dict[str, Any], dict[str, Any], dict[str, Any], tup
         {"total_manifest_size_bytes": 100 * 1024**2 - 1},
         {"total_manifest_size_bytes": 100 * 1024**2},
         {"total_manifest_size_bytes": 500 * 1024**2},
-        ("500.0 MiB",),
+        ("500 MiB",),
     ),
     (
         IssueType.TOO_MANY_PARTITIONS,

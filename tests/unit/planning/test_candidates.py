@@ -143,8 +143,8 @@ def test_a_failure_before_the_last_cleanup_is_no_reason() -> None:
 def test_a_listing_beats_the_clock_for_orphans() -> None:
     none_found = work(ORPHANS, False, summary="listed 400 files, all referenced or young")
     assert decide(ORPHANS, history={}, works=(none_found,)).disposition is Disposition.NO_WORK
-    some = work(ORPHANS, True, summary="12 orphans, 3.0 MiB")
-    assert decide(ORPHANS, works=(some,)).reasons == ("work found: 12 orphans, 3.0 MiB",)
+    some = work(ORPHANS, True, summary="12 orphans, 3 MiB")
+    assert decide(ORPHANS, works=(some,)).reasons == ("work found: 12 orphans, 3 MiB",)
 
 
 @given(

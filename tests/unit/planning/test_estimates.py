@@ -20,20 +20,20 @@ def test_known_work_is_taken_as_it_is() -> None:
     found = work(REWRITE, files_in=12, files_out=1, bytes_in=1024**2, bytes_out=1024**2)
     expected = estimate(REWRITE, report(works=(found,), metrics=SEEN))
     assert expected == Estimate(files_in=12, files_out=1, bytes_in=1024**2, bytes_out=1024**2)
-    assert estimate_text(REWRITE, expected) == "12 files, 1.0 MiB -> 1 file, 1.0 MiB"
+    assert estimate_text(REWRITE, expected) == "12 files, 1 MiB -> 1 file, 1 MiB"
 
 
 def test_manifests_are_the_files_of_a_manifest_rewrite() -> None:
     found = work(MANIFESTS, manifests_in=300, manifests_out=2, bytes_in=1024, bytes_out=512)
     expected = estimate(MANIFESTS, report(works=(found,), metrics=SEEN))
-    assert estimate_text(MANIFESTS, expected) == "300 manifests, 1.0 KiB -> 2 manifests, 512 B"
+    assert estimate_text(MANIFESTS, expected) == "300 manifests, 1 KiB -> 2 manifests, 512 B"
 
 
 @pytest.mark.parametrize(
     ("operation", "size", "text"),
     [
-        (REWRITE, 5 * 1024**3, "at most 40 files, 5.0 GiB"),
-        (MANIFESTS, 3 * 1024**2, "at most 9 manifests, 3.0 MiB"),
+        (REWRITE, 5 * 1024**3, "at most 40 files, 5 GiB"),
+        (MANIFESTS, 3 * 1024**2, "at most 9 manifests, 3 MiB"),
         (EXPIRE, 0, "unknown"),
         (ORPHANS, 0, "unknown"),
     ],
