@@ -177,6 +177,10 @@ class _TableRun:
             committing = self.env.store.operation(record.id).status is OperationStatus.COMMITTING
             self._failed(item, record, (CommitOutcomeUnknown if committing else OperationCancelled)(told))
             raise
+        if item.follows is not None and not result.changed:
+            return self._finish(
+                item, record, OperationStatus.SKIPPED, SlotOutcome.NOTHING_TO_DO, result=result, message=result.message
+            )
         partial = bool(result.details.get("failed_commits"))
         status = OperationStatus.PARTIAL_FAILURE if partial else OperationStatus.SUCCESS
         return self._finish(item, record, status, SlotOutcome.EXECUTED, result=result, message=result.message)
@@ -250,7 +254,8 @@ class _TableRun:
                 record_slot(self.env, finished, outcome, message)
         except LeaseLost:  # our lease ran out meanwhile, and another run has settled the record
             return self.env.store.operation(record.id)
-        level = logging.INFO if status is OperationStatus.SUCCESS else logging.ERROR
+        good = status in (OperationStatus.SUCCESS, OperationStatus.SKIPPED)
+        level = logging.INFO if good else logging.ERROR
         self._tell(EventKind.OPERATION_FINISHED, finished, f"{status}: {message}", level)
         return finished
 

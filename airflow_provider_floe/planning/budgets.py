@@ -30,7 +30,9 @@ def spend(items: Iterable[PlanItem], budgets: Budgets) -> tuple[tuple[PlanItem, 
     purse = _Purse(budgets)
     decided: dict[str, PlanItem] = {}
     for rank, group in enumerate(_ranked(items), start=1):
-        outcome = [_decide(item, rank, purse) for item in group]
+        outcome: list[PlanItem] = []
+        for item in group:
+            outcome.append(_decide(item, rank, purse, outcome))
         decided |= {item.id: item for item in _say_what_was_left_out(outcome)}
     return tuple(decided.get(item.id, item) for item in items), purse.uses()
 
@@ -91,7 +93,10 @@ def _ranked(items: Sequence[PlanItem]) -> list[list[PlanItem]]:
         if item.disposition is Disposition.RUN:
             by_table.setdefault(item.table, []).append(item)
     groups = [
-        sorted(group, key=lambda item: (-item.schedule_priority, RUN_ORDER.index(item.operation)))
+        sorted(
+            group,
+            key=lambda item: (item.follows is not None, -item.schedule_priority, RUN_ORDER.index(item.operation)),
+        )
         for group in by_table.values()
     ]
     return sorted(groups, key=_table_key)
@@ -106,7 +111,11 @@ def _table_key(group: list[PlanItem]) -> tuple[float, int, int, str]:
     )
 
 
-def _decide(item: PlanItem, rank: int, purse: _Purse) -> PlanItem:
+def _decide(item: PlanItem, rank: int, purse: _Purse, before: Sequence[PlanItem]) -> PlanItem:
+    if item.follows is not None and not any(
+        leader.operation is item.follows and leader.disposition is Disposition.RUN for leader in before
+    ):
+        return _with(item, Disposition.NO_WORK, rank, (f"{item.follows} does not run, so it leaves nothing to do",))
     limit, need = purse.budgets.max_bytes_per_hour, item.estimate.bytes_in
     if limit and need > limit:
         least = "" if item.estimate.known else "at most, not known exactly: "

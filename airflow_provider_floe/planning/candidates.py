@@ -50,17 +50,21 @@ def candidacy(
     now: datetime,
     named: bool,
     orphan_interval_days: float,
+    follows: Operation | None = None,
 ) -> Candidacy:
     """Decide whether there is a reason to run the operation.
 
     :param named: the run names the operation.
     :param orphan_interval_days: with no listing to tell, orphans are worth looking for this long after the last
         cleanup.
+    :param follows: runs before it on the table, and may leave work that is not there yet.
     """
     work = report.work.get(operation)
     if work is not None and work.refusal is not None:
         return Candidacy(Disposition.REFUSED, (f"must not run: {work.refusal}",))
     asked = list(_asked_for(operation, policy, report, now, named))
+    if work is not None and work.found is False and follows is not None:
+        return Candidacy(None, (f"follows {follows}, which may leave some to do; as yet {work.summary}", *asked))
     if work is not None and work.found is False:
         return Candidacy(Disposition.NO_WORK, (work.summary, *(f"although {why}" for why in asked)))
     if work is not None and work.found:

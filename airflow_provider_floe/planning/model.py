@@ -107,6 +107,7 @@ class PlanItem(Model):
     :ivar settings: the governing policy's settings object, wire format, frozen at plan time.
     :ivar slot: the due slot this decision answers, UTC; None outside scheduled runs.
     :ivar score: sum of ``score_terms`` clamped to 0..1000; rank is over all tables of the run, 1 = first.
+    :ivar follows: runs only because this operation runs before it on the table, and may find nothing to do then.
     :ivar timeout_hours: the schedule's timeout for this operation.
     :ivar table_uuid: of the table assessed; an execute task refuses a table of another one.
     """
@@ -128,6 +129,7 @@ class PlanItem(Model):
     score: float = 0.0
     rank: int | None = None
     estimate: Estimate = Estimate()
+    follows: Operation | None = None
     table_uuid: str | None = None
     snapshot_id: int | None = None
     slot: datetime | None = None

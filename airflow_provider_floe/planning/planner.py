@@ -30,6 +30,12 @@ from airflow_provider_floe.policies.model import OperationSettings, Policy
 from airflow_provider_floe.tables import RUN_ORDER, Operation
 from airflow_provider_floe.text import time_text
 
+_LEADERS = {
+    Operation.REWRITE_MANIFESTS: (Operation.REWRITE_DATA_FILES,),
+    Operation.EXPIRE_SNAPSHOTS: (Operation.REWRITE_DATA_FILES, Operation.REWRITE_MANIFESTS),
+}
+"""Who gives an operation work by running before it: a rewrite writes manifests, and one more snapshot."""
+
 
 def plan(request: PlanRequest) -> Plan:
     """Decide on every operation of every table.
@@ -90,11 +96,21 @@ class _Documents:
 
 def _table_items(request: PlanRequest, table: TableInputs, documents: _Documents) -> list[PlanItem]:
     score = debt_score(table.report, table.history, request.now, request.weights)
-    return [_item(request, table, operation, score, documents) for operation in RUN_ORDER]
+    items: list[PlanItem] = []
+    for operation in RUN_ORDER:
+        running = [item.operation for item in items if item.disposition is Disposition.RUN]
+        follows = next((leader for leader in _LEADERS.get(operation, ()) if leader in running), None)
+        items.append(_item(request, table, operation, score, documents, follows))
+    return items
 
 
 def _item(
-    request: PlanRequest, table: TableInputs, operation: Operation, score: Score, documents: _Documents
+    request: PlanRequest,
+    table: TableInputs,
+    operation: Operation,
+    score: Score,
+    documents: _Documents,
+    follows: Operation | None,
 ) -> PlanItem:
     governance = table.governance.get(operation)
     policy = governance.policy if governance else None
@@ -131,10 +147,17 @@ def _item(
         return _decided(governed, Disposition.SWITCHED_OFF, off)
     due = table.due.get(operation, DueState(scheduled=False))
     slot = due.latest_slot if request.mode.looks_at_schedule and due.due else None
+    work = table.report.work.get(operation)
     decided = _decide(
         request,
         table,
-        governed.model_copy(update={"slot": slot, "estimate": estimate(operation, table.report)}),
+        governed.model_copy(
+            update={
+                "slot": slot,
+                "estimate": estimate(operation, table.report),
+                "follows": follows if work is not None and work.found is False else None,
+            }
+        ),
         policy,
         settings,
         due,
@@ -173,6 +196,7 @@ def _decide(
         now=request.now,
         named=request.operations is not None,
         orphan_interval_days=request.orphan_interval_days,
+        follows=item.follows,
     )
     if chosen.disposition is not None:
         return _decided(item, chosen.disposition, *chosen.reasons)

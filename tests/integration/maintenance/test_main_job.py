@@ -424,3 +424,35 @@ def test_an_operation_that_the_catalog_cannot_take_part_in_is_refused_with_its_r
     (item,) = [item for item in result.plan.items if item.operation is Operation.EXPIRE_SNAPSHOTS]
     assert any(why in reason for reason in item.reasons)
     assert decisions(result)[Operation.REWRITE_DATA_FILES] is Disposition.RUN
+
+
+def test_snapshots_that_a_rewrite_pushes_out_expire_in_the_same_run(env: Environment, catalog: SqlCatalog) -> None:
+    table = small_files(catalog, 5)
+    time.sleep(1.1)  # older than maxSnapshotAge
+    moment = datetime.now(UTC)
+    env = replace(
+        env, now=lambda: moment, policies=(policy(expireSnapshots={"maxSnapshotAge": "PT1S", "retainLast": 5}),)
+    )
+
+    run(env, for_table())
+    assert len(table.refresh().metadata.snapshots) == 5, "one came by the rewrite, so one went"
+    again = run(env, for_table().model_copy(update={"run_id": "conf-2"}))
+    assert set(decisions(again).values()) == {Disposition.NO_WORK}, [item.reasons for item in again.plan.items]
+
+
+def test_the_manifests_that_a_data_rewrite_writes_are_rewritten_in_the_same_run(
+    env: Environment, catalog: SqlCatalog
+) -> None:
+    table = create_table(catalog, partitioned=True)
+    append_files(table, 1, parts=("a",))
+    append_files(table, 6, start=100, parts=("b",))
+    moment = datetime.now(UTC)
+    env = replace(env, now=lambda: moment)
+    env = replace(env, policies=(policy(expireSnapshots={}),))
+    run(env, for_table(operations=(Operation.REWRITE_MANIFESTS,)))
+
+    first = run(env, for_table().model_copy(update={"run_id": "conf-2"}))
+    assert Operation.REWRITE_DATA_FILES in {record.operation for record in first.records}
+
+    again = run(env, for_table().model_copy(update={"run_id": "conf-3"}))
+    assert set(decisions(again).values()) == {Disposition.NO_WORK}, [item.reasons for item in again.plan.items]

@@ -52,12 +52,12 @@ def test_a_plan_reads_from_totals_to_single_decisions() -> None:
         issues=(issue(IssueType.TOO_MANY_SMALL_FILES, Severity.CRITICAL),),
         works=(
             work(REWRITE, files_in=40, files_out=3, bytes_in=1024**3, bytes_out=1024**3, summary="40 small files"),
-            work(EXPIRE, False, summary="3 snapshots, all younger than 7 days"),
+            work(Operation.REMOVE_ORPHAN_FILES, False, summary="0 of 9 files are orphans"),
         ),
         metrics=TableMetrics(newest_snapshot_at=NOW, small_file_percentage=80.0),
     )
     governor = policy(
-        triggerConditions={"smallFilePercentageAbove": 50}, rewriteManifests=None, orphanCleanup={"enabled": False}
+        triggerConditions={"smallFilePercentageAbove": 50}, rewriteManifests=None, expireSnapshots={"enabled": False}
     )
     broken = AssessmentFailure(catalog="lake", kind=FailureKind.CATALOG, message="connection refused")
     made = plan(
@@ -92,10 +92,10 @@ def test_a_plan_reads_from_totals_to_single_decisions() -> None:
         "               throttle passed: 0 runs without change in a row, throttle from 5",
         "  - rewrite_manifests: not governed",
         "      why not  no policy that matches has settings for it",
-        "  - expire_snapshots: no work",
-        "      why not  3 snapshots, all younger than 7 days",
-        "  - remove_orphan_files: switched off",
-        "      why not  policy events has orphanCleanup.enabled=false",
+        "  - expire_snapshots: switched off",
+        "      why not  policy events has expireSnapshots.enabled=false",
+        "  - remove_orphan_files: no work",
+        "      why not  0 of 9 files are orphans",
     ]
 
 

@@ -13,6 +13,7 @@ from plan_builders import DUE, SLOT, engine, inputs, issue, policy, report, requ
 
 from airflow_provider_floe.health.report import IssueType
 from airflow_provider_floe.planning.model import (
+    Budgets,
     Disposition,
     OperationHistory,
     Plan,
@@ -61,12 +62,15 @@ def test_the_same_request_in_any_order_of_tables_gives_the_same_decisions(
 @given(requests())
 def test_what_runs_was_let_through_by_every_gate_and_has_work_and_an_engine(asked: PlanRequest) -> None:
     by_name = {table.report.table.name: table for table in asked.tables}
-    for item in plan(asked).items:
+    made = plan(asked)
+    running = {(item.table, item.operation) for item in made.items if item.disposition is Disposition.RUN}
+    for item in made.items:
         if item.disposition is not Disposition.RUN:
             continue
         table = by_name[item.table.name]
         found = table.report.work.get(item.operation)
-        assert found is None or (found.found is not False and found.refusal is None)
+        assert found is None or found.refusal is None
+        assert found is None or found.found is not False or (item.table, item.follows) in running
         assert all(gate.passed is not False for gate in item.gates)
         assert item.engine in asked.capabilities
         assert asked.operations is None or item.operation in asked.operations
@@ -186,3 +190,15 @@ def test_ignored_settings_of_the_chosen_engine_stand_on_the_item() -> None:
     item = decision(plan(asked), REWRITE)
     assert item.disposition is Disposition.RUN
     assert item.ignored_settings == ("setting rewriteJobOrder='BYTES_ASC': it has none",)
+
+
+def test_a_rewrite_of_manifests_follows_one_of_data_files_and_is_dropped_with_it() -> None:
+    works = (work(REWRITE, bytes_in=1000), work(Operation.REWRITE_MANIFESTS, False))
+    governor = policy(rewriteManifests={})
+    asked = replace(request(inputs(report(works=works), governor=governor)), mode=RunMode.OPERATOR)
+    follower = decision(plan(asked), Operation.REWRITE_MANIFESTS)
+    assert follower.disposition is Disposition.RUN
+    assert "follows rewrite_data_files" in follower.reasons[0]
+    poor = replace(asked, budgets=Budgets(max_bytes_per_hour=10))
+    assert decision(plan(poor), REWRITE).disposition is Disposition.NEVER_FITS
+    assert decision(plan(poor), Operation.REWRITE_MANIFESTS).disposition is Disposition.NO_WORK
