@@ -76,8 +76,8 @@ class RunningOperation:
         return self._record.table.ref()
 
     def now(self) -> datetime:
-        """UTC."""
-        return self._env.now()
+        """UTC; the earlier of the worker's clock and the store's, so that a clock that is ahead ages no file."""
+        return min(self._env.now(), self._env.store.now())
 
     def load_table(self) -> Table:
         """The table, loaded from the catalog anew."""

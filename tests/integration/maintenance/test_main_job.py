@@ -456,3 +456,12 @@ def test_the_manifests_that_a_data_rewrite_writes_are_rewritten_in_the_same_run(
 
     again = run(env, for_table().model_copy(update={"run_id": "conf-3"}))
     assert set(decisions(again).values()) == {Disposition.NO_WORK}, [item.reasons for item in again.plan.items]
+
+
+def test_a_worker_whose_clock_is_ahead_removes_no_young_file(env: Environment, catalog: SqlCatalog) -> None:
+    table = small_files(catalog, 1)
+    young = local_path(table.location()) / "data" / "being-written.parquet"
+    young.write_bytes(b"half of it")
+    ahead = replace(env, now=lambda: datetime.now(UTC) + timedelta(days=30))
+    run(ahead, for_table(operations=(Operation.REMOVE_ORPHAN_FILES,)))
+    assert young.exists()
