@@ -21,6 +21,7 @@ from urllib.parse import quote
 T = TypeVar("T")
 
 FINISHED = ("success", "failed")
+_BUSY_ATTEMPTS = 10
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
@@ -28,11 +29,13 @@ class ApiError(Exception):
     """Airflow's API refused a request.
 
     :ivar status: the HTTP status.
+    :ivar database_busy: Airflow's own database refused a write.
     """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
         self.status = status
+        self.database_busy = status == 500 and '"Database error"' in message
 
 
 def free_port() -> int:
@@ -178,8 +181,21 @@ class Standalone:
     def api(self, method: str, path: str, body: Any = None, *, authenticate: bool = True) -> Any:
         """Call Airflow's API; the decoded answer.
 
+        Airflow's own SQLite database has one writer at a time: where the API gives up waiting for it, nothing
+        happened, and the call is made again.
+
         :raises ApiError: for any status that is not a success.
         """
+        for _ in range(_BUSY_ATTEMPTS):
+            try:
+                return self._call(method, path, body, authenticate=authenticate)
+            except ApiError as error:
+                if not error.database_busy:
+                    raise
+                time.sleep(2)
+        return self._call(method, path, body, authenticate=authenticate)
+
+    def _call(self, method: str, path: str, body: Any, *, authenticate: bool) -> Any:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if authenticate:
             self._token = self._token or self.api("GET", "/auth/token", authenticate=False)["access_token"]
