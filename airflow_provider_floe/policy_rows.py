@@ -44,7 +44,7 @@ def read_rows() -> Mapping[str, str]:
     """
     if not config.policies_in_store():
         return {}
-    with _store() as store:
+    with floe_store() as store:
         return store.policy_documents()
 
 
@@ -54,7 +54,7 @@ def rows_for_parsing() -> PolicyRows:
         return PolicyRows()
     cache = _Cache.of_this_deployment()
     try:
-        with _store() as store:
+        with floe_store() as store:
             store_id, revision = _store_id(), store.policy_revision()
             if (cache.store_id, cache.revision) == (store_id, revision):
                 return PolicyRows(cache.documents)
@@ -68,7 +68,11 @@ def rows_for_parsing() -> PolicyRows:
 
 
 @contextmanager
-def _store() -> Iterator[FloeStore]:
+def floe_store() -> Iterator[FloeStore]:
+    """The deployment's store for one look, closed after it.
+
+    :raises FloeError: when it cannot be opened.
+    """
     from airflow_provider_floe.airflow_environment import open_floe_store
 
     store = open_floe_store()

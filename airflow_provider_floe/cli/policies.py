@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from airflow_provider_floe import config
 from airflow_provider_floe.cli.output import print_json, print_rows
@@ -15,17 +12,15 @@ from airflow_provider_floe.cli.process import FAILED, GOOD, command, policies_pa
 from airflow_provider_floe.errors import InvalidPolicy, PolicyNotFound
 from airflow_provider_floe.policies.loading import PolicySet, load_policies
 from airflow_provider_floe.policies.model import Policy
+from airflow_provider_floe.policy_rows import floe_store
 from airflow_provider_floe.policy_source import load_path
 from airflow_provider_floe.tables import Operation
-
-if TYPE_CHECKING:
-    from airflow_provider_floe.stores.protocols import FloeStore
 
 
 @command
 def list_policies(args: argparse.Namespace) -> int:
     """List the store's policies; those that are no longer valid with what is wrong."""
-    with _store() as store:
+    with floe_store() as store:
         documents = store.policy_documents()
     found = load_policies([], rows=documents, default_timezone=config.default_timezone())
     good = {policy.name: policy for policy in found.all}
@@ -55,7 +50,7 @@ def put(args: argparse.Namespace) -> int:
     if config.policies_in_store():
         _refuse_names_in_files(found)
     done = []
-    with _store() as store, store.transaction():
+    with floe_store() as store, store.transaction():
         before = store.policy_documents()
         for policy in found.all:
             store.put_policy(policy)
@@ -72,7 +67,7 @@ def put(args: argparse.Namespace) -> int:
 @command
 def remove(args: argparse.Namespace) -> int:
     """Remove one policy."""
-    with _store() as store:
+    with floe_store() as store:
         if not store.delete_policy(args.name):
             known = ", ".join(store.policy_documents()) or "none"
             raise PolicyNotFound(f"no policy {args.name!r} stands in the Floe store: there are {known}")
@@ -108,14 +103,3 @@ def _row(name: str, policy: Policy | None) -> dict[str, str]:
 def _hint() -> None:
     if not config.policies_in_store():
         print("These are not used: [floe] policies_in_store is False", file=sys.stderr)
-
-
-@contextmanager
-def _store() -> Iterator[FloeStore]:
-    from airflow_provider_floe.airflow_environment import open_floe_store
-
-    store = open_floe_store()
-    try:
-        yield store
-    finally:
-        store.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from pyiceberg.table.metadata import TableMetadata
 
 from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
+from airflow_provider_floe.iceberg.splitting import split_by_size
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import PartitionSummary, RewriteIf, RewriteManifests
 from airflow_provider_floe.text import bytes_text
@@ -108,7 +109,10 @@ def select_manifests(
     for (content, spec_id), left in by_kind.items():
         spec = metadata.specs()[spec_id]
         while left:
-            chunks = [_group(content, spec_id, chunk, target) for chunk in _chunks(left, most_bytes)]
+            chunks = [
+                _group(content, spec_id, chunk, target)
+                for chunk in split_by_size(left, lambda one: one.manifest_length, most_bytes)
+            ]
             worth = [_makes_progress(group, spec, target, mark) for group in chunks]
             if not any(worth):
                 break
@@ -188,19 +192,6 @@ def _summary_matches(summary: PartitionFieldSummary, wanted: PartitionSummary, k
 
 def _marked(manifest: ManifestFile, mark: str) -> bool:
     return manifest.manifest_path.rpartition("/")[2].startswith(mark)
-
-
-def _chunks(manifests: Iterable[ManifestFile], most_bytes: int) -> Iterable[list[ManifestFile]]:
-    chunk: list[ManifestFile] = []
-    size = 0
-    for manifest in manifests:
-        if chunk and size + manifest.manifest_length > most_bytes:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(manifest)
-        size += manifest.manifest_length
-    if chunk:
-        yield chunk
 
 
 def _group(content: ManifestContent, spec_id: int, chunk: Sequence[ManifestFile], target: int) -> ManifestGroup:

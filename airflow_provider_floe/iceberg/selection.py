@@ -19,6 +19,7 @@ from airflow_provider_floe.iceberg.deletes import DeleteIndex, needed_deletes
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 from airflow_provider_floe.iceberg.filters import matching_paths
 from airflow_provider_floe.iceberg.manifest_selection import manifest_work
+from airflow_provider_floe.iceberg.splitting import split_by_size
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import RewriteDataFiles
 from airflow_provider_floe.text import bytes_text
@@ -204,7 +205,9 @@ class _Rules:
         left = [file for file in members if self.is_candidate(file)]
         found: list[FileGroup] = []
         while left:
-            chunks = list(_chunks(left, self.settings.max_file_group_size_bytes))
+            chunks = list(
+                split_by_size(left, lambda file: file.file_size_bytes, self.settings.max_file_group_size_bytes)
+            )
             alone = len(chunks) == 1 and not found
             groups = [self._group(chunk) for chunk in chunks]
             worth = [self.makes_progress(group, alone=alone) for group in groups]
@@ -270,20 +273,6 @@ class _Rules:
             files_out=expected_files(size, self.target),
             deletes=tuple(self.deletes.of_all(files)),
         )
-
-
-def _chunks(files: Sequence[LiveFile], most_bytes: int) -> Iterable[list[LiveFile]]:
-    """Consecutive files of at most so many bytes together; a larger file stands alone."""
-    chunk: list[LiveFile] = []
-    size = 0
-    for file in files:
-        if chunk and size + file.file_size_bytes > most_bytes:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(file)
-        size += file.file_size_bytes
-    if chunk:
-        yield chunk
 
 
 def _in_order(groups: list[FileGroup], order: str) -> list[FileGroup]:
