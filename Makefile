@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 # They start Java servers, which a machine with Python alone cannot.
 ELSEWHERE := tests/services/trino tests/services/spark
 
-.PHONY: help env test test-engines services demo ui lint format bench constraints clean
+.PHONY: help env test test-engines fuzz services demo ui lint format bench constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -49,6 +49,10 @@ test: env ## Check style and types, then run every test
 test-engines: env ## Run the tests of engines elsewhere, Spark and Trino, on real servers (needs Java 17 and 25, and mvn)
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \
 		$(PYTEST) -q $(ELSEWHERE)
+
+fuzz: env ## Look for new counterexamples of the properties (test uses the same examples at every run)
+	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \
+		HYPOTHESIS_PROFILE=fuzz $(PYTEST) -q tests/unit -n 2 -k "$(K)"
 
 services: env ## Start the real servers that test-engines uses, and leave them running
 	@cd tests && ../$(BIN)/python -m harness.services start

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 _URI = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://([^/]*)(.*)$", re.DOTALL)
 _OPAQUE = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+):(/.*)$", re.DOTALL)
-_UNUSUAL = re.compile(r"%|//|/\.")
+_UNUSUAL = re.compile(r"%|//|(?:^|/)\.")
 
 _SCHEMES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb", "gcs": "gs"}
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_floe.iceberg.paths import (
@@ -48,6 +48,9 @@ def test_local_spellings_are_one_file(segments: list[str]) -> None:
 
 
 @given(st.text(max_size=60))
+@example(".")
+@example("..")
+@example("./a/../b")
 def test_normalising_twice_changes_nothing(text: str) -> None:
     once = path_key(text)
     assert path_key(once) == once
