@@ -5,10 +5,11 @@ from __future__ import annotations
 from harness.services.base import Service
 from harness.services.rest import REST
 from harness.services.s3 import S3
+from harness.services.seaweedfs import SEAWEEDFS
 from harness.services.spark import SPARKS
 from harness.services.trino import TRINOS
 
-SERVICES: dict[str, Service] = {service.name: service for service in (S3, REST, *TRINOS, *SPARKS)}
+SERVICES: dict[str, Service] = {service.name: service for service in (S3, SEAWEEDFS, REST, *TRINOS, *SPARKS)}
 
 
 def find(name: str) -> Service:
