@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ REQUIREMENTS = (
     f"duckdb=={VERSION}",
     f"duckdb-extensions=={VERSION}",
     f"duckdb-extension-avro=={VERSION}",
+    f"duckdb-extension-httpfs=={VERSION}",
     f"duckdb-extension-iceberg=={VERSION}",
 )
 
@@ -48,11 +50,12 @@ class _Worker:
         )
         self._lock = threading.Lock()
 
-    def ask(self, metadata_location: str) -> Digest:
+    def ask(self, metadata_location: str, snapshot_id: int | None, s3: Mapping[str, str] | None) -> Digest:
+        asked = {"metadata": metadata_location, "snapshot": snapshot_id, "s3": dict(s3) if s3 else None}
         assert self._process.stdin
         assert self._process.stdout
         with self._lock:
-            self._process.stdin.write(json.dumps(metadata_location) + "\n")
+            self._process.stdin.write(json.dumps(asked) + "\n")
             answer = json.loads(self._process.stdout.readline())
         if "error" in answer:
             raise AssertionError(f"DuckDB cannot read {metadata_location}: {answer['error']}")
@@ -64,9 +67,13 @@ def _worker() -> _Worker:
     return _Worker()
 
 
-def oracle_digest(metadata_location: str) -> Digest:
+def oracle_digest(
+    metadata_location: str, snapshot_id: int | None = None, *, s3: Mapping[str, str] | None = None
+) -> Digest:
     """Rows and digest of the table whose current metadata file this is, deletes applied.
 
+    :param snapshot_id: default: the current one.
+    :param s3: the facts of the service, for tables in that store.
     :raises AssertionError: when DuckDB cannot read the table.
     """
-    return _worker().ask(metadata_location)
+    return _worker().ask(metadata_location, snapshot_id, s3)

@@ -1,4 +1,4 @@
-"""Runs inside the oracle's environment: reads metadata locations from stdin, answers rows and hash."""
+"""Runs inside the oracle's environment: reads questions from stdin, answers rows and hash."""
 
 from __future__ import annotations
 
@@ -8,21 +8,33 @@ import sys
 import duckdb
 import duckdb_extensions
 
-QUERY = "SELECT count(*), coalesce(sum(hash(row_)::HUGEINT), 0) FROM iceberg_scan(?) AS row_"
+QUERY = "SELECT count(*), coalesce(sum(hash(row_)::HUGEINT), 0) FROM iceberg_scan(?{arguments}) AS row_"
 
 
 def main() -> None:
     connection = duckdb.connect(config={"extension_directory": sys.argv[1]})
-    for extension in ("avro", "iceberg"):
+    for extension in ("avro", "iceberg", "httpfs"):
         duckdb_extensions.import_extension(extension, con=connection)
         connection.load_extension(extension)
     for line in sys.stdin:
+        asked = json.loads(line)
+        arguments = f", snapshot_from_id => {int(asked['snapshot'])}" if asked["snapshot"] is not None else ""
         try:
-            rows, digest = connection.execute(QUERY, [json.loads(line)]).fetchone()
+            if asked["s3"]:
+                connection.execute(_secret(**asked["s3"]))
+            rows, digest = connection.execute(QUERY.format(arguments=arguments), [asked["metadata"]]).fetchone()
             answer = {"rows": rows, "hash": digest}
         except duckdb.Error as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)
+
+
+def _secret(*, endpoint: str, key: str, secret: str, region: str, **_: str) -> str:
+    scheme, _, place = endpoint.partition("://")
+    return (
+        f"CREATE OR REPLACE SECRET (TYPE s3, KEY_ID '{key}', SECRET '{secret}', REGION '{region}', "
+        f"ENDPOINT '{place}', URL_STYLE 'path', USE_SSL {str(scheme == 'https').lower()})"
+    )
 
 
 main()

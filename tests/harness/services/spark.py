@@ -1,7 +1,8 @@
-"""Spark with the Iceberg runtime: one to submit to, and a Spark Connect server, each in an environment of its own."""
+"""Spark with the Iceberg runtime: to submit to, running as a gateway, as a Connect server; each version by itself."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -150,8 +151,28 @@ def _start_connect(spark: Spark, home: Path, needs: Mapping[str, Facts]) -> Star
     return Start({**variables, **facts, "version": spark.version}, process)
 
 
+def _start_gateway(spark: Spark, home: Path, needs: Mapping[str, Facts]) -> Start:
+    variables = _prepare(spark, home, needs)
+    log, told = home / "spark.log", home / "gateway.json"
+    process = launch(
+        [
+            *(Path(variables["SPARK_HOME"]) / "bin/spark-submit", "--conf", "spark.executor.heartbeatInterval=60s"),
+            *(Path(__file__).with_name("spark_gateway.py"), told),
+        ],
+        log=log,
+        cwd=home / "work",
+        environment={**variables, "PATH": f"{Path(variables['PYSPARK_PYTHON']).parent}:{os.environ['PATH']}"},
+    )
+    wait_until(process, log, told.exists)
+    return Start({**variables, **json.loads(told.read_text()), "catalog": CATALOG, "version": spark.version}, process)
+
+
 SPARKS = tuple(
     Service(f"{kind}-{spark.line}", partial(_install, spark), partial(start, spark), needs=("s3", "rest"))
     for spark in VERSIONS
-    for kind, start in (("spark-submit", _start_submit), ("spark-connect", _start_connect))
+    for kind, start in (
+        ("spark-submit", _start_submit),
+        ("spark-gateway", _start_gateway),
+        ("spark-connect", _start_connect),
+    )
 )

@@ -1,0 +1,33 @@
+"""Runs what spark-submit would be given, as a process of its own, in a Spark that is up already.
+
+    python spark_in_gateway.py [options of spark-submit, which that Spark has no use for] application.py arguments
+
+So what spark-submit spends most of its time on, the start of Java and of Spark, is spent once for many submissions.
+Each has a Spark session of its own. Service ``spark-gateway-3.5`` tells by environment variables where that Spark is.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+
+def main(arguments: list[str]) -> None:
+    gateway = launch_gateway()
+    jvm = gateway.jvm
+    running = jvm.org.apache.spark.SparkContext.getOrCreate()
+    java_context = jvm.org.apache.spark.api.java.JavaSparkContext.fromSparkContext(running)
+    context = SparkContext(conf=SparkConf(_jconf=java_context.getConf()), gateway=gateway, jsc=java_context)
+    default = jvm.org.apache.spark.sql.SparkSession.getDefaultSession().get()
+    SparkSession(context, default.newSession())  # what the builder gives out from now on
+    application = next(position for position, one in enumerate(arguments) if Path(one).suffix == ".py")
+    sys.argv = arguments[application:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+main(sys.argv[1:])
