@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -30,17 +30,20 @@ def artifact(coordinates: str) -> Path:
     return next(path for path in folder.iterdir() if path.name != _STAMP)
 
 
-def libraries(name: str, dependencies: Sequence[str]) -> Path:
+def libraries(name: str, dependencies: Sequence[str], *, without: Mapping[str, Sequence[str]] | None = None) -> Path:
     """A folder with the jars of the dependencies and of all that they need. It is filled once.
 
     :param dependencies: ``group:artifact:version``, then ``:classifier`` where there is one.
+    :param without: what is left out of all that a dependency needs: ``group:artifact`` by ``group:artifact``.
     """
     folder = SERVICES / name
-    with once(folder, "\n".join(dependencies)) as missing:
+    without = without or {}
+    excluded = [f"{one} without {', '.join(those)}" for one, those in without.items()]
+    with once(folder, "\n".join([*dependencies, *excluded])) as missing:
         if missing:
             with tempfile.TemporaryDirectory() as place:
                 pom = Path(place, "pom.xml")
-                pom.write_text(_pom(dependencies))
+                pom.write_text(_pom(dependencies, without))
                 _maven(
                     "-f",
                     str(pom),
@@ -70,18 +73,24 @@ def once(folder: Path, content: str) -> Iterator[bool]:
         stamp.write_text(wanted)
 
 
-def _pom(dependencies: Sequence[str]) -> str:
-    names = ("groupId", "artifactId", "version", "classifier")
-    listed = "".join(
-        "<dependency>"
-        + "".join(f"<{name}>{escape(part)}</{name}>" for name, part in zip(names, one.split(":"), strict=False))
-        + "</dependency>"
-        for one in dependencies
-    )
+def _pom(dependencies: Sequence[str], without: Mapping[str, Sequence[str]]) -> str:
+    listed = "".join(_dependency(one, without) for one in dependencies)
     return (
         "<project><modelVersion>4.0.0</modelVersion><groupId>floe</groupId><artifactId>services</artifactId>"
         f"<version>1</version><packaging>pom</packaging><dependencies>{listed}</dependencies></project>"
     )
+
+
+def _dependency(coordinates: str, without: Mapping[str, Sequence[str]]) -> str:
+    parts = coordinates.split(":")
+    excluded = [f"<exclusion>{_tags(one.split(':'))}</exclusion>" for one in without.get(":".join(parts[:2]), ())]
+    exclusions = f"<exclusions>{''.join(excluded)}</exclusions>" if excluded else ""
+    return f"<dependency>{_tags(parts)}{exclusions}</dependency>"
+
+
+def _tags(parts: Sequence[str]) -> str:
+    names = ("groupId", "artifactId", "version", "classifier")
+    return "".join(f"<{name}>{escape(part)}</{name}>" for name, part in zip(names, parts, strict=False))
 
 
 def _maven(*arguments: str) -> None:
