@@ -131,5 +131,9 @@ class LeaseBusy(FloeError):
     retryable = True
 
 
+class JobTakenOver(LeaseLost):
+    """The lease was lost to a run that has taken over our job elsewhere, too: it is no longer ours to cancel."""
+
+
 class OperationCancelled(FloeError):
     """The operation was cancelled before it committed."""

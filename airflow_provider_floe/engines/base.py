@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import Field
@@ -79,6 +80,9 @@ class FileJournal(Protocol):
     def mark_deleted(self, paths: Iterable[str]) -> None:
         """After files are gone or moved."""
 
+    def recorded_deletions(self) -> Sequence[Deletion]:
+        """What :meth:`record_deletions` was told for this operation, in whatever process."""
+
 
 class OperationContext(Protocol):
     """What an engine may ask of the use case that runs it."""
@@ -109,9 +113,11 @@ class OperationContext(Protocol):
     def committed(self, detail: Mapping[str, Any]) -> None:
         """Right after an acknowledged commit: COMMITTING -> RUNNING, with the new snapshot in the record."""
 
-    def remote_job(self, job_id: str) -> None:
-        """As soon as an engine elsewhere has taken the job: its id there goes into the record.
+    def remote_job(self, job_id: str, *, url: str | None = None, state: Mapping[str, Any] | None = None) -> None:
+        """As soon as an engine elsewhere has taken the job: its id there goes into the record. May be told again.
 
+        :param url: see :class:`RemoteJob`; None leaves what was told before.
+        :param state: see :class:`RemoteJob`; None leaves what was told before.
         :raises LeaseLost: when the lease ran out or another run took it; then the job has to be cancelled.
         """
 
@@ -123,6 +129,49 @@ class OperationContext(Protocol):
 
     def dead_outputs(self) -> Sequence[str]:
         """Files in this table's write-ahead lists whose operation is proven dead and not committed (promise 10)."""
+
+
+class JobState(StrEnum):
+    """What an engine says of a job that it was given."""
+
+    RUNNING = "running"
+    """Waiting or running: it may still commit."""
+    FINISHED = "finished"
+    FAILED = "failed"
+    """It is over without success, by itself or because it was cancelled."""
+    GONE = "gone"
+    """The engine does not know it (any more), so it does not run: only the table can tell what became of it."""
+
+
+class RemoteJob(Model):
+    """A job elsewhere, as the operation record keeps it: all that another process needs to go on with it.
+
+    :ivar id: the engine's own id; what :meth:`RemoteEngine.cancel` takes.
+    :ivar url: the engine's own page for the job, for people.
+    :ivar state: JSON, private to the engine: how it finds the job again, and what it knew of the table before. It may
+        hold no secret: the store keeps it.
+    """
+
+    id: str
+    url: str | None = None
+    state: dict[str, Any] = Field(default_factory=dict)
+
+
+class JobStatus(Model):
+    """How a job stands.
+
+    :ivar job: the job as it is to be kept from now on.
+    :ivar done: units done, of ``total``; both 0 while the engine does not say.
+    :ivar unit: what is counted, such as ``splits``.
+    :ivar message: for people: the engine's own word for the state, or its error.
+    """
+
+    job: RemoteJob
+    state: JobState
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    message: str = ""
 
 
 class OperationResult(Model):
@@ -181,4 +230,47 @@ class RemoteEngine(Protocol):
         :param job_id: what :meth:`OperationContext.remote_job` was given.
         :returns: whether it is over by then; False means that it may still run.
         :raises FloeError: when the engine cannot be asked.
+        """
+
+
+@runtime_checkable
+class ResumableEngine(RemoteEngine, Protocol):
+    """An engine whose jobs another process can go on waiting for, so that a task may die or defer meanwhile.
+
+    Nothing of a job lives in the engine object: whoever has the operation record has all of it. ``execute`` of such an
+    engine is :func:`~airflow_provider_floe.engines.remote.carry_out`.
+
+    What a death at each point leaves, and who goes on:
+
+    - in ``submit`` before the job is on record: an engine must not let a job run that nobody can find again. Either
+      nothing runs before it is on record (Trino), or the record has a name for it before it is sent (by which
+      ``poll`` finds it, or tells that it is gone);
+    - after that: the next try of the task waits for the job and collects; another run cancels it and asks the table;
+    - between the end of the job and ``collect``, or in ``collect``: ``collect`` is done again. It changes nothing but
+      the record and the journal.
+    """
+
+    def submit(self, request: OperationRequest, context: OperationContext) -> RemoteJob | OperationResult:
+        """Guard, and start the job. Before it may commit anything, it has been told to
+        :meth:`OperationContext.remote_job`, with its state, and :meth:`OperationContext.committing`.
+
+        :returns: the job; or a result, when nothing is to be done.
+        :raises FloeError: as ``execute``; no job runs then.
+        """
+
+    def poll(self, job: RemoteJob) -> JobStatus:
+        """How the job stands: one cheap look, from any process, that takes a few seconds at most.
+
+        Also what keeps a job going that its engine drops when nobody asks for it. Asking for a job that is over is
+        harmless, and answers the same again.
+
+        :raises EngineUnavailable: when the engine does not answer now.
+        """
+
+    def collect(self, request: OperationRequest, context: OperationContext, status: JobStatus) -> OperationResult:
+        """Check what a job that is over has done, and tell it in numbers. Not called while it is running.
+
+        Where the engine says that it failed or is gone, the table is asked whether it committed all the same.
+
+        :raises FloeError: as ``execute``: the job's own error, or what is wrong with what it did.
         """

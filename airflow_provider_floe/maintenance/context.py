@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_floe.engines.base import Deletion, TableLocation
-from airflow_provider_floe.errors import OperationCancelled
+from airflow_provider_floe.errors import JobTakenOver, LeaseLost, OperationCancelled
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.leases import LeaseKeeper
 from airflow_provider_floe.maintenance.locations import TableLocations
@@ -48,6 +48,13 @@ class StoreJournal:
         """After they are gone or moved."""
         self._store.mark_done(self._operation_id, JournalKind.DELETION, paths)
 
+    def recorded_deletions(self) -> Sequence[Deletion]:
+        """What this operation has put on record, in whatever process."""
+        return [
+            Deletion(entry.path, entry.size_bytes, entry.reason, entry.quarantined_to)
+            for entry in self._store.journal(self._operation_id, JournalKind.DELETION)
+        ]
+
 
 class RunningOperation:
     """The :class:`~airflow_provider_floe.engines.base.OperationContext` of one running operation."""
@@ -85,7 +92,12 @@ class RunningOperation:
 
     def checkpoint(self) -> None:
         """:raises LeaseLost: or OperationCancelled, see the protocol."""
-        self._keeper.check()
+        try:
+            self._keeper.check()
+        except LeaseLost as error:
+            if self._env.store.operation(self._record.id).lease_token != self._keeper.lease.token:
+                raise JobTakenOver(str(error)) from error
+            raise
         if self._cancelled():
             raise OperationCancelled(f"{self._record.operation} on {self._table} was cancelled")
         if self._deadline is not None and self._env.now() >= self._deadline:
@@ -114,15 +126,16 @@ class RunningOperation:
             commit_detail={**detail, "committed": True},
         )
 
-    def remote_job(self, job_id: str) -> None:
-        """Put the engine's own id of the job on record, while the lease is ours."""
-        self._env.store.transition(
-            self._record.id,
-            expect=(OperationStatus.RUNNING,),
-            to=OperationStatus.RUNNING,
-            lease=self._keeper.lease,
-            remote_job=job_id,
-        )
+    def remote_job(self, job_id: str, *, url: str | None = None, state: Mapping[str, Any] | None = None) -> None:
+        """Put the job elsewhere on record, while the lease is ours."""
+        told: dict[str, Any] = {"remote_job": job_id}
+        if url is not None:
+            told["remote_url"] = url
+        if state is not None:
+            told["remote_state"] = dict(state)
+        committing = self._env.store.operation(self._record.id).status is OperationStatus.COMMITTING
+        status = OperationStatus.COMMITTING if committing else OperationStatus.RUNNING
+        self._env.store.transition(self._record.id, expect=(status,), to=status, lease=self._keeper.lease, **told)
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Log at most every ten seconds, and at the end."""

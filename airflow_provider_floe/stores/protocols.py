@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from airflow_provider_floe.engines.base import Deletion, OperationResult
+from airflow_provider_floe.engines.base import Deletion, OperationResult, RemoteJob
 from airflow_provider_floe.health.report import Assessment, HealthReport, Model, TableId, new_id
 from airflow_provider_floe.planning.model import OperationHistory, Plan
 from airflow_provider_floe.policies.model import Policy
@@ -50,6 +50,8 @@ class OperationRecord(Model):
     :ivar context: where it ran: dag id, run id, task id, map index, try number, host.
     :ivar commit_detail: what :meth:`OperationContext.committing` and ``committed`` reported last.
     :ivar remote_job: id of the engine's own job, for remote engines.
+    :ivar remote_url: the engine's own page for that job.
+    :ivar remote_state: private to the engine; see :class:`~airflow_provider_floe.engines.base.RemoteJob`.
     :ivar slot: the due slot that the operation answers, UTC; None outside scheduled runs.
     """
 
@@ -68,11 +70,20 @@ class OperationRecord(Model):
     finished_at: datetime | None = None
     lease_token: str | None = None
     remote_job: str | None = None
+    remote_url: str | None = None
+    remote_state: dict[str, Any] = Field(default_factory=dict)
     error: str | None = None
     error_type: str | None = None
     commit_detail: dict[str, Any] = Field(default_factory=dict)
     result: OperationResult | None = None
     context: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def job(self) -> RemoteJob | None:
+        """The engine's own job, for whoever goes on with it."""
+        if self.remote_job is None:
+            return None
+        return RemoteJob(id=self.remote_job, url=self.remote_url, state=self.remote_state)
 
 
 class SlotOutcome(StrEnum):

@@ -18,7 +18,7 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import LongType, NestedField, StringType
 
-from airflow_provider_floe.engines.base import Deletion, OperationRequest, TableLocation
+from airflow_provider_floe.engines.base import Deletion, OperationRequest, RemoteJob, TableLocation
 from airflow_provider_floe.policies.model import OperationSettings
 from airflow_provider_floe.tables import Operation, TableRef
 
@@ -169,6 +169,9 @@ class MemoryJournal:
     def mark_deleted(self, paths: Iterable[str]) -> None:
         self.deleted.extend(paths)
 
+    def recorded_deletions(self) -> Sequence[Deletion]:
+        return self.deletions
+
 
 def _nothing(*_: Any) -> None:
     return None
@@ -183,6 +186,8 @@ class FakeContext:
     :ivar on_committing: called with the number of the commit attempt (from 1) right before each commit: a test
         commits something of its own here, or raises.
     :ivar on_checkpoint: called at each checkpoint; raising here is how a run is cancelled or killed.
+    :ivar remote_jobs: ids of the jobs elsewhere, in the order of their beginning.
+    :ivar jobs: those jobs by id, as last told.
     """
 
     table_loader: Callable[[], Table]
@@ -196,6 +201,7 @@ class FakeContext:
     commits_done: list[dict[str, Any]] = field(default_factory=list)
     progressed: list[tuple[int, int, str]] = field(default_factory=list)
     remote_jobs: list[str] = field(default_factory=list)
+    jobs: dict[str, RemoteJob] = field(default_factory=dict)
 
     def advance(self, by: timedelta) -> None:
         self.time += by
@@ -216,8 +222,12 @@ class FakeContext:
     def committed(self, detail: Mapping[str, Any]) -> None:
         self.commits_done.append(dict(detail))
 
-    def remote_job(self, job_id: str) -> None:
-        self.remote_jobs.append(job_id)
+    def remote_job(self, job_id: str, *, url: str | None = None, state: Mapping[str, Any] | None = None) -> None:
+        known = self.jobs.get(job_id, RemoteJob(id=job_id))
+        if job_id not in self.jobs:
+            self.remote_jobs.append(job_id)
+        told = {} if state is None else {"state": dict(state)}
+        self.jobs[job_id] = known.model_copy(update=told if url is None else {**told, "url": url})
 
     def progress(self, done: int, total: int, unit: str) -> None:
         self.progressed.append((done, total, unit))

@@ -40,6 +40,11 @@ class Shared:
         with self._lock:
             self._context.journal.mark_deleted(paths)
 
+    def recorded_deletions(self) -> Sequence[Deletion]:
+        """See :class:`~airflow_provider_floe.engines.base.FileJournal`."""
+        with self._lock:
+            return self._context.journal.recorded_deletions()
+
     def now(self) -> datetime:
         """UTC."""
         return self._context.now()
@@ -64,10 +69,10 @@ class Shared:
         with self._lock:
             self._context.committed(detail)
 
-    def remote_job(self, job_id: str) -> None:
+    def remote_job(self, job_id: str, *, url: str | None = None, state: Mapping[str, Any] | None = None) -> None:
         """See :class:`~airflow_provider_floe.engines.base.OperationContext`."""
         with self._lock:
-            self._context.remote_job(job_id)
+            self._context.remote_job(job_id, url=url, state=state)
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """See :class:`~airflow_provider_floe.engines.base.OperationContext`."""
