@@ -14,14 +14,12 @@ from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.base import OperationContext
 from airflow_provider_floe.engines.spark import job
+from airflow_provider_floe.engines.spark.files import JobFiles
 from airflow_provider_floe.engines.spark.outcome import translated
 from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable
-from airflow_provider_floe.iceberg.listing import delete_files, file_size
 
 log = logging.getLogger(__name__)
 
-FOLDER = "_floe"
-"""Below the table's location; engines take what begins with ``_`` for no part of the table."""
 LEASH_SECONDS = 60.0
 """A job stops itself when its leash was not renewed for so long: less than a table's lease outlives its holder."""
 _RENEW_SECONDS = 2.0
@@ -128,9 +126,8 @@ class SubmittedJob:
         self._request = request
         self._table = table
         self._leash_seconds = leash_seconds
-        base = f"{table.location().rstrip('/')}/{FOLDER}/{request['operation_id']}"
-        self._leash, self._result = f"{base}.leash", f"{base}.json"
-        self.id = f"spark-submit:{self._leash}"
+        self._files = JobFiles(table, request["operation_id"])
+        self.id = f"spark-submit:{self._files.leash}"
         self._renewals = 0
         self._renewed = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="floe-spark-")
@@ -143,7 +140,12 @@ class SubmittedJob:
         path = Path(self._folder.name, f"{operation_id}.json")
         path.write_text(
             json.dumps(
-                {**self._request, "leash": self._leash, "leash_seconds": self._leash_seconds, "result": self._result}
+                {
+                    **self._request,
+                    "leash": self._files.leash,
+                    "leash_seconds": self._leash_seconds,
+                    "result": self._files.result,
+                }
             )
         )
         self.keep_alive()
@@ -162,29 +164,28 @@ class SubmittedJob:
         if self._renewals == 0 or time.monotonic() - self._renewed > _RENEW_SECONDS:
             self._renewals += 1
             self._renewed = time.monotonic()
-            self._write(str(self._renewals))
+            self._files.renew_leash(str(self._renewals))
 
     def stop(self) -> None:
         """Kill it, and tell the driver, should it not be reached that way."""
         try:
-            self._write(job.STOP)
+            self._files.tell_to_stop()
         finally:
             if self._submission is not None:
                 self._submission.kill()
 
     def result(self) -> Mapping[str, Any]:
         """What the job wrote."""
-        if file_size(self._table.io, self._result) is None:
+        found = self._files.read_result()
+        if found is None:
             raise self._failure()
-        with self._table.io.new_input(self._result).open() as stream:
-            found: Mapping[str, Any] = json.loads(stream.read())
         if "error" in found:
             raise translated(found["error"], self._connection)
         return found
 
     def clean_up(self) -> None:
         """Remove the files."""
-        delete_files(self._table.io, [self._leash, self._result])
+        self._files.remove()
         self._folder.cleanup()
 
     def _failure(self) -> Exception:
@@ -199,7 +200,3 @@ class SubmittedJob:
             "check the master, its resources, and that Spark has Iceberg's runtime and SQL extensions; the task log "
             "has what spark-submit printed"
         )
-
-    def _write(self, text: str) -> None:
-        with self._table.io.new_output(self._leash).create(overwrite=True) as stream:
-            stream.write(text.encode())
