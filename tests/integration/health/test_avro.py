@@ -162,7 +162,7 @@ GOOD = container(record(LONG), (2, number(1) + number(2)))
         (GOOD[:-19], "damaged"),
         (GOOD[:30], "cannot be decoded"),
         (GOOD.replace(SYNC, b"another sync mark", 1), "damaged or cut off"),
-        (container(record(LONG), (1, number(1) + number(2))), "1 bytes left"),
+        (container(record(LONG), (1, number(1) + number(2))), "1 records take 1 bytes of a block of 2"),
         (container(record(LONG), (3, number(1))), "cannot be decoded"),
         (container(record(LONG), (1, b"junk"), codec="deflate"), "cannot be decoded"),
         (container(record(LONG), (1, number(1)), codec="lzma"), "compressed with 'lzma'"),

@@ -1,0 +1,236 @@
+"""Tables made of metadata alone: manifests as writers leave them, whose data files do not exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.manifest import ManifestContent, ManifestFile, construct_partition_summaries, write_manifest_list
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.table.refs import SnapshotRefType
+from pyiceberg.table.snapshots import Operation, Snapshot, Summary
+from pyiceberg.table.update import AddSnapshotUpdate, AssertTableUUID, SetSnapshotRefUpdate
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.typedef import Record
+from pyiceberg.types import IntegerType, LongType, NestedField, StringType
+
+COLUMNS = 16
+PARTITIONS = 300
+ENTRIES_PER_BLOCK = 100
+_SYNC = bytes(range(16))
+
+
+def catalog(folder: Path) -> SqlCatalog:
+    """A catalog on SQLite with the namespace ``db``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = SqlCatalog("lake", uri=f"sqlite:///{folder}/catalog.db", warehouse=f"file://{folder}/warehouse")
+    found.create_namespace_if_not_exists("db")
+    return found
+
+
+def create_table(lake: SqlCatalog, name: str) -> Table:
+    """An empty table of 16 columns, partitioned by the first, format version 2."""
+    columns = (NestedField(i, f"c{i}", LongType() if i % 2 else StringType()) for i in range(2, COLUMNS + 1))
+    schema = Schema(NestedField(1, "month", IntegerType()), *columns)
+    spec = PartitionSpec(PartitionField(1, 1000, IdentityTransform(), "month"))
+    table = lake.create_table(f"db.{name}", schema=schema, partition_spec=spec, properties={"format-version": "2"})
+    (Path(table.location().removeprefix("file://")) / "metadata").mkdir(parents=True, exist_ok=True)
+    return table
+
+
+def write_manifest(table: Table, number: int, entries: int, snapshot_id: int, *, first: int = 0) -> ManifestFile:
+    """A manifest as Java writers leave it: added files, many to a block, with bounds of all columns.
+
+    The partitions of its files are scattered, as appends of a busy stream leave them.
+
+    :param first: number of its first file.
+    """
+    rnd = random.Random(number * 1_000_003 + first)
+    path = f"{table.location()}/metadata/{number:08}-{first}-m0.avro"
+    partitions: set[int] = set()
+    rows = 0
+    out = bytearray(_header(table))
+    for start in range(first, first + entries, ENTRIES_PER_BLOCK):
+        count = min(ENTRIES_PER_BLOCK, first + entries - start)
+        block = bytearray()
+        for file in range(start, start + count):
+            partition = 360 + rnd.randrange(PARTITIONS)
+            records = rnd.randrange(1_000, 200_000)
+            partitions.add(partition)
+            rows += records
+            block += _entry(rnd, f"{table.location()}/data/month={partition}/{file:08}-{number:08}", partition, records)
+        packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+        packed = packer.compress(bytes(block)) + packer.flush()
+        out += _long(count) + _long(len(packed)) + packed + _SYNC
+    Path(path.removeprefix("file://")).write_bytes(out)
+    tuples = [Record(partition) for partition in partitions]
+    return ManifestFile.from_args(
+        manifest_path=path,
+        manifest_length=len(out),
+        partition_spec_id=0,
+        content=ManifestContent.DATA,
+        sequence_number=-1,
+        min_sequence_number=-1,
+        added_snapshot_id=snapshot_id,
+        added_files_count=entries,
+        existing_files_count=0,
+        deleted_files_count=0,
+        added_rows_count=rows,
+        existing_rows_count=0,
+        deleted_rows_count=0,
+        partitions=construct_partition_summaries(table.spec(), table.schema(), tuples),
+        key_metadata=None,
+    )
+
+
+def commit(table: Table, snapshots: Iterable[tuple[int, list[ManifestFile]]], timestamps_ms: Iterator[int]) -> None:
+    """Add snapshots of these ids with these manifests, one after the other, and let branch main end at the last."""
+    parent, number = None, table.last_sequence_number()
+    updates: list[AddSnapshotUpdate | SetSnapshotRefUpdate] = []
+    for snapshot_id, manifests in snapshots:
+        number += 1
+        path = f"{table.location()}/metadata/snap-{snapshot_id}.avro"
+        with write_manifest_list(2, table.io.new_output(path), snapshot_id, parent, number, "deflate") as writer:
+            writer.add_manifests(manifests)
+        snapshot = Snapshot(
+            snapshot_id=snapshot_id,
+            parent_snapshot_id=parent,
+            sequence_number=number,
+            timestamp_ms=next(timestamps_ms),
+            manifest_list=path,
+            summary=Summary(Operation.APPEND),
+            schema_id=0,
+        )
+        updates.append(AddSnapshotUpdate(snapshot=snapshot))
+        parent = snapshot_id
+    if parent is not None:
+        branch = SnapshotRefType.BRANCH
+        head = {"max_ref_age_ms": None, "max_snapshot_age_ms": None, "min_snapshots_to_keep": None}
+        updates.append(SetSnapshotRefUpdate(ref_name="main", type=branch, snapshot_id=parent, **head))
+    table.catalog.commit_table(table, (AssertTableUUID(uuid=table.metadata.table_uuid),), tuple(updates))
+    table.refresh()
+
+
+def _header(table: Table) -> bytes:
+    metadata = {
+        "schema": table.schema().model_dump_json(),
+        "partition-spec": json.dumps([field.model_dump(by_alias=True, mode="json") for field in table.spec().fields]),
+        "partition-spec-id": "0",
+        "format-version": "2",
+        "content": "data",
+        "avro.schema": json.dumps(_SCHEMA),
+        "avro.codec": "deflate",
+    }
+    pairs = b"".join(_text(key) + _text(value) for key, value in metadata.items())
+    return b"Obj\x01" + _long(len(metadata)) + pairs + b"\x00" + _SYNC
+
+
+def _entry(rnd: random.Random, path: str, partition: int, records: int) -> bytes:
+    ids = range(1, COLUMNS + 1)
+    few = _long(records)
+    sizes = b"".join(_long(i) + _long(rnd.randrange(1, 1 << 22)) for i in ids)
+    counts = b"".join(_long(i) + few for i in ids)
+    bounds = b"".join(
+        _long(i)
+        + (b"\x10" + struct.pack("<q", rnd.randrange(1 << 40)) if i % 2 else b"\x20" + os.urandom(8).hex().encode())
+        for i in (*ids, *ids)
+    )
+    half = len(bounds) // 2
+    start, end = b"\x02" + _long(COLUMNS), b"\x00"
+    return b"".join(
+        (
+            b"\x02\x00\x00\x00",  # added; snapshot and sequence numbers are inherited
+            b"\x00",  # content: data
+            _text(f"{path}-{rnd.getrandbits(64):016x}-00001.parquet"),
+            b"\x0ePARQUET",
+            b"\x02" + _long(partition),
+            few,
+            _long(int(rnd.lognormvariate(16, 1.5)) + 4_000),
+            start + sizes + end,
+            start + counts + end,
+            start + _NO_NULLS + end,
+            b"\x02\x00",  # no counts of NaN
+            start + bounds[:half] + end,
+            start + bounds[half:] + end,
+            b"\x00",  # no key metadata
+            b"\x02\x02\x08\x00",  # split offsets: 4
+            b"\x00",  # no equality ids
+            b"\x02\x00",  # sort order 0
+        )
+    )
+
+
+def _long(value: int) -> bytes:
+    zigzag = (value << 1) ^ (value >> 63)
+    out = bytearray()
+    while zigzag > 0x7F:
+        out.append(zigzag & 0x7F | 0x80)
+        zigzag >>= 7
+    out.append(zigzag)
+    return bytes(out)
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return _long(len(data)) + data
+
+
+_NO_NULLS = b"".join(_long(i) + b"\x00" for i in range(1, COLUMNS + 1))
+
+
+def _field(name: str, field_id: int, kind: object, *, required: bool = False) -> dict[str, object]:
+    return {"name": name, "type": kind if required else ["null", kind], "field-id": field_id}
+
+
+def _map(key_id: int, value: str) -> dict[str, object]:
+    pair = [_field("key", key_id, "int", required=True), _field("value", key_id + 1, value, required=True)]
+    record = {"type": "record", "name": f"k{key_id}_v{key_id + 1}", "fields": pair}
+    return {"type": "array", "items": record, "logicalType": "map"}
+
+
+def _list(element_id: int, items: str) -> dict[str, object]:
+    return {"type": "array", "items": items, "element-id": element_id}
+
+
+_PARTITION = {"type": "record", "name": "r102", "fields": [_field("month", 1000, "int")]}
+_FILE = {
+    "type": "record",
+    "name": "r2",
+    "fields": [
+        _field("content", 134, "int", required=True),
+        _field("file_path", 100, "string", required=True),
+        _field("file_format", 101, "string", required=True),
+        _field("partition", 102, _PARTITION, required=True),
+        _field("record_count", 103, "long", required=True),
+        _field("file_size_in_bytes", 104, "long", required=True),
+        _field("column_sizes", 108, _map(117, "long")),
+        _field("value_counts", 109, _map(119, "long")),
+        _field("null_value_counts", 110, _map(121, "long")),
+        _field("nan_value_counts", 137, _map(138, "long")),
+        _field("lower_bounds", 125, _map(126, "bytes")),
+        _field("upper_bounds", 128, _map(129, "bytes")),
+        _field("key_metadata", 131, "bytes"),
+        _field("split_offsets", 132, _list(133, "long")),
+        _field("equality_ids", 135, _list(136, "int")),
+        _field("sort_order_id", 140, "int"),
+    ],
+}
+_SCHEMA = {
+    "type": "record",
+    "name": "manifest_entry",
+    "fields": [
+        _field("status", 0, "int", required=True),
+        _field("snapshot_id", 1, "long"),
+        _field("sequence_number", 3, "long"),
+        _field("file_sequence_number", 4, "long"),
+        _field("data_file", 2, _FILE, required=True),
+    ],
+}
