@@ -156,7 +156,7 @@ def _start_gateway(spark: Spark, home: Path, needs: Mapping[str, Facts]) -> Star
     log, told = home / "spark.log", home / "gateway.json"
     process = launch(
         [
-            *(Path(variables["SPARK_HOME"]) / "bin/spark-submit", "--conf", "spark.executor.heartbeatInterval=60s"),
+            Path(variables["SPARK_HOME"]) / "bin/spark-submit",
             *(Path(__file__).with_name("spark_gateway.py"), told),
         ],
         log=log,
