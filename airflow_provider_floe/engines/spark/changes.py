@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyiceberg.manifest import DataFile, DataFileContent, ManifestEntryStatus
+from pyiceberg.manifest import DataFile, DataFileContent, ManifestContent, ManifestEntryStatus
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation as SnapshotOperation
 from pyiceberg.table.snapshots import Snapshot
@@ -32,6 +32,9 @@ class Change:
     bytes_removed: int = 0
     added: list[DataFile] = field(default_factory=list)
     delete_files_removed: int = 0
+    delete_files_added: int = 0
+    delete_bytes_removed: int = 0
+    delete_bytes_added: int = 0
 
     @property
     def bytes_added(self) -> int:
@@ -44,12 +47,13 @@ class Change:
         return sum(file.record_count for file in self.added)
 
 
-def own_snapshots(before: Table, after: Table, operation_id: str | None) -> list[Snapshot]:
-    """The snapshots of kind replace made since ``before`` that bear the operation id, oldest first.
+def own_snapshots(known_ids: Collection[int], after: Table, operation_id: str | None) -> list[Snapshot]:
+    """The snapshots of kind replace that bear the operation id, oldest first.
 
+    :param known_ids: of the snapshots that were there before.
     :param operation_id: None takes all, where a route cannot have Spark write the id.
     """
-    known = {snapshot.snapshot_id for snapshot in before.metadata.snapshots}
+    known = set(known_ids)
     return [
         snapshot
         for snapshot in after.metadata.snapshots
@@ -75,9 +79,21 @@ def change_of(table: Table, snapshot: Snapshot) -> Change:
                 change.bytes_removed += file.file_size_in_bytes
             elif entry.status == ManifestEntryStatus.DELETED:
                 change.delete_files_removed += 1
+                change.delete_bytes_removed += file.file_size_in_bytes
             elif entry.status == ManifestEntryStatus.ADDED and is_data:
                 change.added.append(file)
+            elif entry.status == ManifestEntryStatus.ADDED:
+                change.delete_files_added += 1
+                change.delete_bytes_added += file.file_size_in_bytes
     return change
+
+
+def rows_to_count(table: Table) -> str | None:
+    """What Spark is to compare before and after; None where the manifests tell it all."""
+    if table.metadata.format_version >= 3:
+        return ROW_LINEAGE
+    deletes = any(manifest.content == ManifestContent.DELETES for manifest in snapshot_manifests(table))
+    return ROW_COUNT if deletes else None
 
 
 def verify_rows(

@@ -5,24 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
 from airflow_provider_floe.engines.capabilities import Capabilities, OperationCapability, refused_settings
+from airflow_provider_floe.engines.local.expire import expiry_happened
 from airflow_provider_floe.engines.spark import expire, orphans, rewrite_data, rewrite_manifests
 from airflow_provider_floe.engines.spark.capabilities import WANTED, route_refusals, spark_capabilities
-from airflow_provider_floe.engines.spark.route import SparkRoute
-from airflow_provider_floe.engines.spark.task import SparkTask
-from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting
+from airflow_provider_floe.engines.spark.changes import own_snapshots
+from airflow_provider_floe.engines.spark.route import SparkRoute, run
+from airflow_provider_floe.engines.spark.task import Begun, Order, SparkTask
+from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError, EngineUnavailable, UnsupportedSetting
 from airflow_provider_floe.policies.model import OperationSettings
 from airflow_provider_floe.tables import Operation
 
 log = logging.getLogger(__name__)
 
-_OPERATIONS: dict[Operation, Callable[[SparkTask], OperationResult]] = {
-    Operation.REWRITE_DATA_FILES: rewrite_data.run,
-    Operation.REWRITE_MANIFESTS: rewrite_manifests.run,
-    Operation.EXPIRE_SNAPSHOTS: expire.run,
-    Operation.REMOVE_ORPHAN_FILES: orphans.run,
+_Prepare = Callable[[SparkTask], Order | OperationResult]
+_Report = Callable[[SparkTask, Begun, Mapping[str, Any]], OperationResult]
+_OPERATIONS: dict[Operation, tuple[_Prepare, _Report]] = {
+    Operation.REWRITE_DATA_FILES: (rewrite_data.prepare, rewrite_data.report),
+    Operation.REWRITE_MANIFESTS: (rewrite_manifests.prepare, rewrite_manifests.report),
+    Operation.EXPIRE_SNAPSHOTS: (expire.prepare, expire.report),
+    Operation.REMOVE_ORPHAN_FILES: (orphans.prepare, orphans.report),
 }
 
 
@@ -55,16 +60,47 @@ class SparkEngine:
 
     def execute(self, request: OperationRequest, context: OperationContext) -> OperationResult:
         """Run one operation to its end; see :class:`~airflow_provider_floe.engines.base.Engine`."""
-        table = request.table
-        names = (self._catalog(table.catalog), *table.namespace, table.name)
-        honoured = replace(request, settings=self._honoured(request))
-        result = _OPERATIONS[request.operation](SparkTask(honoured, context, self.route, names))
-        log.info("%s on %s: %s", request.operation, table, result.message)
-        return result
+        task = self._task(request, context)
+        order = self._prepared(task)
+        if isinstance(order, OperationResult):
+            return order
+        return self._reported(
+            task, order.begun, lambda: run(self.route, task.document(order), context, order.begun.detail)
+        )
 
     def cancel(self, job_id: str) -> bool:
         """See :class:`~airflow_provider_floe.engines.base.RemoteEngine`."""
         return self.route.cancel(job_id)
+
+    def _task(self, request: OperationRequest, context: OperationContext) -> SparkTask:
+        table = request.table
+        names = (self._catalog(table.catalog), *table.namespace, table.name)
+        return SparkTask(replace(request, settings=self._honoured(request)), context, self.route, names)
+
+    def _prepared(self, task: SparkTask) -> Order | OperationResult:
+        prepare, _ = _OPERATIONS[task.request.operation]
+        order = prepare(task)
+        if isinstance(order, OperationResult):
+            log.info("%s on %s: %s", task.request.operation, task.request.table, order.message)
+        return order
+
+    def _reported(self, task: SparkTask, begun: Begun, outcome: Callable[[], Mapping[str, Any]]) -> OperationResult:
+        """What Spark did, as it says itself, or where it cannot say so, as the table does.
+
+        :param outcome: gives what the job tells, or raises what became of it.
+        """
+        table = task.request.table
+        told: Mapping[str, Any] = {}
+        try:
+            told = outcome()
+        except (CommitOutcomeUnknown, EngineUnavailable) as error:
+            if not _committed(task, begun):
+                raise
+            log.warning("%s: what it was to commit is in the table, although %s", table, error)
+        _, report = _OPERATIONS[task.request.operation]
+        result = report(task, begun, told)
+        log.info("%s on %s: %s", task.request.operation, table, result.message)
+        return result
 
     def _honoured(self, request: OperationRequest) -> OperationSettings:
         """The settings, with the defaults for those that the plan allows to ignore.
@@ -92,3 +128,11 @@ class SparkEngine:
                 f"floe_catalogs in its extra (it has {', '.join(sorted(self.catalogs)) or 'none'})"
             )
         return self.catalogs[name]
+
+
+def _committed(task: SparkTask, begun: Begun) -> bool:
+    """Whether the table holds what the operation was to commit."""
+    table = task.context.load_table()
+    if task.request.operation is Operation.EXPIRE_SNAPSHOTS:
+        return expiry_happened(table, begun.detail)
+    return task.evidence_id is not None and bool(own_snapshots(begun.before.snapshot_ids, table, task.evidence_id))

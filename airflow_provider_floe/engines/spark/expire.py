@@ -9,12 +9,12 @@ from typing import Any
 from pyiceberg.table import Table
 from pyiceberg.table.refs import SnapshotRefType
 
-from airflow_provider_floe.engines.base import Deletion, OperationResult
+from airflow_provider_floe.engines.base import OperationResult
 from airflow_provider_floe.engines.local.expire import check_expiry_caps, unreachable_deletions
 from airflow_provider_floe.engines.local.expire_commit import Removal
 from airflow_provider_floe.engines.spark import request as requests
 from airflow_provider_floe.engines.spark.guards import refuse_unsafe
-from airflow_provider_floe.engines.spark.task import SparkTask
+from airflow_provider_floe.engines.spark.task import Before, Begun, Order, SparkTask
 from airflow_provider_floe.engines.storage_check import gone, verify_storage
 from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
 from airflow_provider_floe.iceberg.reachability import unreachable_after
@@ -23,15 +23,14 @@ from airflow_provider_floe.policies.model import ExpireSnapshots
 from airflow_provider_floe.text import bytes_text
 
 
-def run(task: SparkTask) -> OperationResult:
-    """Expire snapshots by id; Spark deletes the files that nothing references then.
+def prepare(task: SparkTask) -> Order | OperationResult:
+    """Choose the snapshots to expire by id; Spark deletes the files that nothing references then.
 
     The ids are chosen here, by the rules of the local engine, so that Spark's own idea of age plays no part. What
     it will delete is computed before, held against the caps and journaled; what it says it deleted, against that.
 
     :raises RetentionRefused: the table forbids it, or Spark would expire more than the policy.
     :raises UnsafeOperation: a cap would be exceeded; nothing was done.
-    :raises VerificationFailed: more is gone than was to go.
     """
     settings = task.request.settings
     if not isinstance(settings, ExpireSnapshots):
@@ -42,17 +41,15 @@ def run(task: SparkTask) -> OperationResult:
     now = task.context.now()
     plan = snapshots_to_expire(before.metadata, settings, now)
     if plan.empty and not (settings.clean_expired_metadata and _has_old_metadata(before)):
-        return task.result(before, None, "no snapshot is past retention")
+        return task.result(Before.of(before), None, "no snapshot is past retention")
     _refuse_more_than_planned(before, plan, now)
     deletions = unreachable_deletions(before, unreachable_after(before, before, without=plan.snapshot_ids))
     check_expiry_caps(settings, before, plan.snapshot_ids, deletions)
     task.context.journal.record_deletions(deletions)
     removal = Removal(plan.snapshot_ids, plan.refs_to_drop)
     step = requests.expire_snapshots(task.names, plan.snapshot_ids, clean_metadata=settings.clean_expired_metadata)
-    outcome = task.run(before, [step], removal.detail(before))
-    after = task.context.load_table()
-    task.context.committed(removal.detail(before))
-    return _report(task, before, after, plan, deletions, outcome)
+    facts = {"refs": list(plan.refs_to_drop)}
+    return Order(Begun(before=Before.of(before), detail=removal.detail(before), facts=facts), [step])
 
 
 def _has_old_metadata(table: Table) -> bool:
@@ -94,23 +91,24 @@ def _age(table: Table, snapshot_id: int, now_ms: int) -> int:
     return 0 if snapshot is None else now_ms - snapshot.timestamp_ms
 
 
-def _report(
-    task: SparkTask,
-    before: Table,
-    after: Table,
-    plan: ExpirePlan,
-    deletions: list[Deletion],
-    outcome: Mapping[str, Any],
-) -> OperationResult:
-    reported = dict(outcome["rows"][0][0])
+def report(task: SparkTask, begun: Begun, outcome: Mapping[str, Any]) -> OperationResult:
+    """Hold what Spark says it deleted against what was foretold.
+
+    :raises VerificationFailed: more is gone than was to go.
+    """
+    before, after = begun.before, task.context.load_table()
+    task.context.committed(begun.detail)
+    deletions = task.context.journal.recorded_deletions()
+    reported = dict(outcome["rows"][0][0]) if outcome else {}
     deleted = sum(int(count or 0) for name, count in reported.items() if name.startswith("deleted_"))
     left = {snapshot.snapshot_id for snapshot in after.metadata.snapshots}
-    expired = [one.snapshot_id for one in before.metadata.snapshots if one.snapshot_id not in left]
-    more = set(expired) - set(plan.snapshot_ids)
+    expired = [snapshot_id for snapshot_id in before.snapshot_ids if snapshot_id not in left]
+    planned = begun.detail["snapshot_ids"]
+    more = set(expired) - set(planned)
     if more or deleted > len(deletions):
         raise VerificationFailed(
             f"{task.request.table}: {len(expired)} snapshots are gone and Spark deleted {deleted} files, but "
-            f"{len(plan.snapshot_ids)} snapshots and {len(deletions)} files were to go: something else expired "
+            f"{len(planned)} snapshots and {len(deletions)} files were to go: something else expired "
             "snapshots meanwhile, or Spark deleted what it should not have. Check that the table can be read"
         )
     if deleted < len(deletions):  # a concurrent commit needs some, or Spark could not delete them
@@ -119,10 +117,10 @@ def _report(
     task.context.journal.mark_deleted([deletion.path for deletion in deletions])
     size = sum(deletion.size_bytes for deletion in deletions)
     verify_storage(task.context, task.request.table, "Spark")
-    schemas = len(before.metadata.schemas) - len(after.metadata.schemas)
-    specs = len(before.metadata.partition_specs) - len(after.metadata.partition_specs)
-    dropped = [name for name in plan.refs_to_drop if name not in after.metadata.refs]
-    parts = [f"expired {len(expired)} of {len(before.metadata.snapshots)} snapshots"]
+    schemas = before.schemas - len(after.metadata.schemas)
+    specs = before.specs - len(after.metadata.partition_specs)
+    dropped = [name for name in begun.facts["refs"] if name not in after.metadata.refs]
+    parts = [f"expired {len(expired)} of {len(before.snapshot_ids)} snapshots"]
     if dropped:
         parts.append(f"dropped {', '.join(dropped)}, past their age")
     if schemas or specs:

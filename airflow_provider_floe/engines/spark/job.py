@@ -3,12 +3,15 @@
 It runs on a cluster that does not have this package: it imports the standard library, and pyspark where it needs it.
 
     spark-submit job.py request.json
+    spark-submit job.py '{"table": ["catalog", "namespace", "table"], "request": "s3://..."}'
 
 The request, and the result that the job writes through the table's own FileIO, are JSON; see ``request.py`` beside it.
+Where a request cannot be handed over as a file, it is read by the table's FileIO too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -20,6 +23,9 @@ OPERATION_ID = "floe.operation-id"
 STOP = "stop"
 NO_TABLE, LEASH_LOST = 71, 75
 """Exit codes: the table cannot be loaded, so there is nowhere to write a result to; nobody waits for us any more."""
+
+OUTDATED = "OutdatedJob"
+"""Type of the error of a job whose file is of another version of this package."""
 
 _LEASH_START_SECONDS = 0.3
 _LEASH_POLL_SECONDS = 3.0
@@ -210,12 +216,16 @@ class _Leash:
     """Ends the job when those who wait for it are gone, or say so: a file that they write anew all the time.
 
     It works wherever the driver runs, and whether or not anyone can reach it.
+
+    :param seconds: how long it need not be written anew; None for ever.
+    :param deadline: seconds since 1970 at which the job has to end; None for no such time.
     """
 
-    def __init__(self, io: Any, path: str, seconds: float) -> None:
+    def __init__(self, io: Any, path: str, seconds: float | None, deadline: float | None = None) -> None:
         self._io = io
         self._path = path
         self._seconds = seconds
+        self._deadline = deadline
         self._last: str | None = None
         self._changed = time.monotonic()
 
@@ -223,7 +233,7 @@ class _Leash:
         """Return once the file is written anew: a job that had to queue may begin when its worker is long gone."""
         self.check()
         first = self._last
-        while self._last in (None, first):
+        while self._seconds is not None and self._last in (None, first):
             time.sleep(_LEASH_START_SECONDS)
             self.check()
 
@@ -238,20 +248,29 @@ class _Leash:
         text = self._read()
         if text not in (None, self._last):
             self._last, self._changed = text, time.monotonic()
-        if self._last == STOP or time.monotonic() - self._changed > self._seconds:
-            print(f"floe: {'told to stop' if self._last == STOP else 'nobody waits any more'}", file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(LEASH_LOST)
+        if self._last == STOP:
+            self._end("told to stop")
+        if self._seconds is not None and time.monotonic() - self._changed > self._seconds:
+            self._end("nobody waits any more")
+        if self._deadline is not None and time.time() > self._deadline:
+            self._end("past the deadline")
+
+    def _end(self, why: str) -> None:
+        print(f"floe: {why}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(LEASH_LOST)
 
     def _read(self) -> str | None:
         try:
-            stream = self._io.newInputFile(self._path).newStream()
-            try:
-                return bytes(stream.readAllBytes()).decode()
-            finally:
-                stream.close()
+            return _read(self._io, self._path)
         except Exception:
             return None
+
+
+def version() -> str:
+    """Digest of this file: whoever sends a request and whoever carries it out must have the same."""
+    with open(__file__, "rb") as stream:
+        return hashlib.sha256(stream.read()).hexdigest()[:16]
 
 
 def _read_request(path: str) -> dict[str, Any]:
@@ -263,6 +282,14 @@ def _read_request(path: str) -> dict[str, Any]:
         path = name if os.path.exists(name) else SparkFiles.get(name)
     with open(path) as stream:
         return json.load(stream)  # type: ignore[no-any-return]
+
+
+def _read(io: Any, path: str) -> str:
+    stream = io.newInputFile(path).newStream()
+    try:
+        return bytes(stream.readAllBytes()).decode()
+    finally:
+        stream.close()
 
 
 def _write(io: Any, path: str, document: dict[str, Any]) -> None:
@@ -278,24 +305,48 @@ def _error(error: Exception) -> dict[str, str]:
     return {"type": type(error).__name__, "message": str(error)}
 
 
+def _probe(spark: Any, request: dict[str, Any]) -> int:
+    """Tell what there is: in a file of this machine, or by the first of some tables that can be loaded.
+
+    Each of those tables comes with the path of a file below its location.
+    """
+    found = {**probe(spark, request["catalogs"], request["probe"]), **probe_java(spark)}
+    if "result" in request:
+        with open(request["result"], "w") as stream:
+            json.dump(found, stream)
+        return 0
+    for place in request["places"]:
+        try:
+            io = _java_table(spark, place["table"]).io()
+        except Exception as error:
+            print(f"floe: {identifier(place['table'])} cannot be loaded: {_error(error)}", file=sys.stderr)
+            continue
+        outdated = {"error": {"type": OUTDATED, "message": f"it has version {version()}"}}
+        _write(io, place["result"], found if request["version"] == version() else outdated)
+        return 0
+    return NO_TABLE
+
+
 def main(arguments: list[str]) -> int:
     """Run one request under spark-submit; the exit code says whether it was carried out."""
     from pyspark.sql import SparkSession
 
     spark = SparkSession.builder.getOrCreate()
-    request = _read_request(arguments[0])
+    pointer = json.loads(arguments[0]) if arguments[0].startswith("{") else None
+    request = pointer or _read_request(arguments[0])
     if "probe" in request:
-        found = probe(spark, request["catalogs"], request["probe"])
-        with open(request["result"], "w") as stream:
-            json.dump({**found, **probe_java(spark)}, stream)
-        return 0
+        return _probe(spark, request)
     try:
-        table = _java_table(spark, request["table"])
+        io = _java_table(spark, request["table"]).io()
     except Exception as error:
         print(f"floe: {identifier(request['table'])} cannot be loaded: {_error(error)}", file=sys.stderr)
         return NO_TABLE
-    io = table.io()
-    leash = _Leash(io, request["leash"], request["leash_seconds"])
+    if pointer is not None:
+        if pointer["version"] != version():
+            _write(io, pointer["result"], {"error": {"type": OUTDATED, "message": f"it has version {version()}"}})
+            return 1
+        request = json.loads(_read(io, pointer["request"]))
+    leash = _Leash(io, request["leash"], request["leash_seconds"], request["deadline"])
     leash.expect_renewal()
     threading.Thread(target=leash.watch, daemon=True).start()
     for name, value in request["snapshot_properties"].items():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from airflow_provider_floe.engines.base import Deletion, OperationResult
 from airflow_provider_floe.engines.local.deletion import check_caps
 from airflow_provider_floe.engines.spark import request as requests
 from airflow_provider_floe.engines.spark.guards import refuse_unsafe
-from airflow_provider_floe.engines.spark.task import SparkTask
+from airflow_provider_floe.engines.spark.task import Before, Begun, Order, SparkTask
 from airflow_provider_floe.engines.storage_check import verify_storage
 from airflow_provider_floe.errors import ConfigurationError, VerificationFailed
 from airflow_provider_floe.iceberg.orphan_search import MINIMUM_AGE, find_orphans, search_root
@@ -19,15 +21,14 @@ _CLOCKS = timedelta(minutes=5)
 """By how much Spark's clock may be behind ours: it refuses to look at files younger than a day."""
 
 
-def run(task: SparkTask) -> OperationResult:
-    """Remove files below the table's location that nothing references.
+def prepare(task: SparkTask) -> Order | OperationResult:
+    """Find the files below the table's location that nothing references.
 
     Spark's own listing would take metadata files and whatever the policy excludes for orphans. So it is handed the
     files to look at; what it finds referenced, by its own reading of the table just before it deletes, stays.
 
     :raises UnsafeLocation: the location is shared with another table, or paths mismatch.
     :raises UnsafeOperation: the listing is partial, or a cap would be exceeded; nothing was deleted.
-    :raises VerificationFailed: Spark deleted what it was not handed.
     """
     settings = task.request.settings
     if not isinstance(settings, OrphanCleanup):
@@ -43,7 +44,9 @@ def run(task: SparkTask) -> OperationResult:
     orphans = [file for file in search.orphans if file.modified is not None and file.modified < before]
     numbers = {"listed": search.listed, "orphans": len(orphans), "young": search.young, "kept": search.kept}
     if not orphans:
-        return task.result(table, None, f"none of {search.listed} files is an orphan past retention", details=numbers)
+        return task.result(
+            Before.of(table), None, f"none of {search.listed} files is an orphan past retention", details=numbers
+        )
     size = sum(file.size_bytes for file in orphans)
     check_caps(settings, files=len(orphans), size_bytes=size, of_files=search.listed)
     deletions = [
@@ -53,7 +56,16 @@ def run(task: SparkTask) -> OperationResult:
     task.context.journal.record_deletions(deletions)
     step = requests.remove_orphan_files(task.names, search_root(table, settings), settings, before)
     views = {requests.ORPHANS_VIEW: requests.orphans_view(orphans)}
-    outcome = task.run(table, [step], {"table_uuid": str(table.metadata.table_uuid)}, views=views)
+    begun = Begun(before=Before.of(table), detail={"table_uuid": str(table.metadata.table_uuid)}, facts=numbers)
+    return Order(begun, [step], views=views)
+
+
+def report(task: SparkTask, begun: Begun, outcome: Mapping[str, Any]) -> OperationResult:
+    """Hold what Spark says it deleted against what it was handed.
+
+    :raises VerificationFailed: Spark deleted what it was not handed.
+    """
+    deletions = task.context.journal.recorded_deletions()
     handed = {path_key(deletion.path): deletion for deletion in deletions}
     reported = [path_key(row["orphan_file_location"]) for row in outcome["rows"][0]]
     if strange := [path for path in reported if path not in handed]:
@@ -64,15 +76,15 @@ def run(task: SparkTask) -> OperationResult:
     deleted = [handed[path] for path in reported]
     task.context.journal.mark_deleted([deletion.path for deletion in deleted])
     verify_storage(task.context, task.request.table, "Spark")
-    task.context.committed({"table_uuid": str(table.metadata.table_uuid)})
+    task.context.committed(begun.detail)
     spared = len(deletions) - len(deleted)
     return task.result(
-        table,
+        begun.before,
         None,
-        f"{len(orphans)} of {search.listed} files were orphans past retention: Spark deleted {len(deleted)} and "
-        f"spared {spared}; {search.young} are too young to judge",
+        f"{len(deletions)} of {begun.facts['listed']} files were orphans past retention: Spark deleted {len(deleted)} "
+        f"and spared {spared}; {begun.facts['young']} are too young to judge",
         changed=bool(deleted),
         files_deleted=len(deleted),
         bytes_deleted=sum(deletion.size_bytes for deletion in deleted),
-        details={**numbers, "spared": spared, "application": outcome.get("application")},
+        details={**begun.facts, "spared": spared, "application": outcome.get("application")},
     )

@@ -6,23 +6,21 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from airflow_provider_floe.engines.base import OperationResult
 from airflow_provider_floe.engines.spark import request as requests
 from airflow_provider_floe.engines.spark.changes import (
-    ROW_COUNT,
-    ROW_LINEAGE,
     Change,
     change_of,
     own_snapshots,
+    rows_to_count,
     verify_rows,
 )
 from airflow_provider_floe.engines.spark.guards import refuse_unsafe
-from airflow_provider_floe.engines.spark.task import SparkTask
-from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError, EngineUnavailable
+from airflow_provider_floe.engines.spark.task import Before, Begun, Order, SparkTask
+from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.iceberg.filters import matching_paths
 from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
 from airflow_provider_floe.iceberg.selection import Selection, select_rewrite
@@ -31,45 +29,48 @@ from airflow_provider_floe.policies.model import RewriteDataFiles
 log = logging.getLogger(__name__)
 
 
-def run(task: SparkTask) -> OperationResult:
-    """Rewrite the data files of a table that are too small, too large, under deletes, or not in order.
-
-    :raises VerificationFailed: after the commit, naming the snapshot to go back to.
-    :raises CommitConflict: or another of Spark's errors; complete commits stay.
-    """
-    settings = task.request.settings
-    if not isinstance(settings, RewriteDataFiles):
-        raise ConfigurationError(f"rewrite_data_files needs its own settings, not {type(settings).__name__}")
+def prepare(task: SparkTask) -> Order | OperationResult:
+    """Find the data files that are too small, too large, under deletes, or not in order."""
+    settings = _settings(task)
     task.context.checkpoint()
     before = task.context.load_table()
+    known = Before.of(before)
     refuse_unsafe(before, deletes_files=False)
     selection = _selection(before, settings)
     if not selection.groups and not selection.dangling:
-        return task.result(before, None, "no data file needs rewriting")
+        return task.result(known, None, "no data file needs rewriting")
     unordered = _unordered(before, settings, selection)
     if settings.strategy != "BINPACK" and not unordered:
         selection = _selection(before, settings.model_copy(update=_ANY_ORDER))
         if not selection.groups and not selection.dangling:
-            return task.result(before, None, "no data file needs rewriting: all have a good size, and their order")
-    step = requests.rewrite_data_files(task.names, before.metadata, settings, rewrite_all=unordered)
-    detail = {
-        "table_uuid": str(before.metadata.table_uuid),
-        "snapshot_before": before.metadata.current_snapshot_id,
-    }
-    mark = selection.mark if settings.strategy != "BINPACK" else None
-    outcome: Mapping[str, Any] = {}
-    try:
-        outcome = task.run(before, [step], detail, mark=mark, count_rows=_what_to_count(before))
-    except (CommitOutcomeUnknown, EngineUnavailable) as error:
-        if task.evidence_id is None or not own_snapshots(before, task.context.load_table(), task.evidence_id):
-            raise
-        log.warning("%s: its commits are in the table, although %s", task.request.table, error)
+            return task.result(known, None, "no data file needs rewriting: all have a good size, and their order")
+    detail = {"table_uuid": str(before.metadata.table_uuid), "snapshot_before": known.current_snapshot_id}
+    return Order(
+        Begun(before=known, detail=detail),
+        [requests.rewrite_data_files(task.names, before.metadata, settings, rewrite_all=unordered)],
+        mark=selection.mark if settings.strategy != "BINPACK" else None,
+        count_rows=rows_to_count(before),
+    )
+
+
+def report(task: SparkTask, begun: Begun, outcome: Mapping[str, Any]) -> OperationResult:
+    """Hold what Spark committed against the metadata.
+
+    :raises VerificationFailed: naming the snapshot to go back to.
+    """
     after = task.context.load_table()
-    own = own_snapshots(before, after, task.evidence_id)
+    own = own_snapshots(begun.before.snapshot_ids, after, task.evidence_id)
     if not own:
-        return task.result(before, None, "Spark found no data file to rewrite")
-    task.context.committed({**detail, "snapshot_after": own[-1].snapshot_id})
-    return _report(task, settings, before, after, own, outcome)
+        return task.result(begun.before, None, "Spark found no data file to rewrite")
+    task.context.committed({**begun.detail, "snapshot_after": own[-1].snapshot_id})
+    return _report(task, _settings(task), begun.before, after, own, outcome)
+
+
+def _settings(task: SparkTask) -> RewriteDataFiles:
+    settings = task.request.settings
+    if not isinstance(settings, RewriteDataFiles):
+        raise ConfigurationError(f"rewrite_data_files needs its own settings, not {type(settings).__name__}")
+    return settings
 
 
 _ANY_ORDER = {"strategy": "BINPACK", "sort_order": [], "z_order_columns": []}
@@ -94,22 +95,15 @@ def _unordered(table: Table, settings: RewriteDataFiles, selection: Selection) -
     return any(file.snapshot_id not in ordered for group in selection.groups for file in group.files)
 
 
-def _what_to_count(table: Table) -> str | None:
-    if table.metadata.format_version >= 3:
-        return ROW_LINEAGE
-    deletes = any(manifest.content == ManifestContent.DELETES for manifest in snapshot_manifests(table))
-    return ROW_COUNT if deletes else None
-
-
 def _report(
     task: SparkTask,
     settings: RewriteDataFiles,
-    before: Table,
+    before: Before,
     after: Table,
     own: Sequence[Snapshot],
     outcome: Mapping[str, Any],
 ) -> OperationResult:
-    spec_id = settings.output_spec_id if settings.output_spec_id is not None else before.metadata.default_spec_id
+    spec_id = settings.output_spec_id if settings.output_spec_id is not None else before.default_spec_id
     counts = outcome.get("counts") or {}
     changes: list[Change] = []
     for snapshot in own:

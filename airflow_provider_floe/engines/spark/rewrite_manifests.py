@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pyiceberg.manifest import ManifestFile
@@ -11,7 +12,7 @@ from airflow_provider_floe.engines.base import OperationResult
 from airflow_provider_floe.engines.spark import request as requests
 from airflow_provider_floe.engines.spark.changes import own_snapshots, verify_same_files
 from airflow_provider_floe.engines.spark.guards import refuse_unsafe
-from airflow_provider_floe.engines.spark.task import SparkTask
+from airflow_provider_floe.engines.spark.task import Before, Begun, Order, SparkTask
 from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.iceberg.manifest_selection import (
     clustering_fields,
@@ -26,16 +27,14 @@ from airflow_provider_floe.policies.model import RewriteManifests
 _GROUP_BYTES = group_bytes(16 * 1024**3)
 
 
-def run(task: SparkTask) -> OperationResult:
-    """Rewrite the manifests that are too small, too large or not clustered.
-
-    :raises VerificationFailed: after the commit, naming the snapshot to go back to.
-    """
+def prepare(task: SparkTask) -> Order | OperationResult:
+    """Find the manifests that are too small, too large or not clustered."""
     settings = task.request.settings
     if not isinstance(settings, RewriteManifests):
         raise ConfigurationError(f"rewrite_manifests needs its own settings, not {type(settings).__name__}")
     task.context.checkpoint()
     before = task.context.load_table()
+    known = Before.of(before)
     refuse_unsafe(before, deletes_files=False)
     clustering_fields(before.metadata, settings, before.metadata.default_spec_id)
     manifests = snapshot_manifests(before)
@@ -47,21 +46,25 @@ def run(task: SparkTask) -> OperationResult:
         if group.manifests_out < len(group.manifests) or not done >= {one.added_snapshot_id for one in group.manifests}
     }
     if not spec_ids:
-        return task.result(before, None, f"none of {len(manifests)} manifests needs rewriting")
+        return task.result(known, None, f"none of {len(manifests)} manifests needs rewriting")
     steps = [
         requests.rewrite_manifests(task.names, settings, spec_id, _chosen(before, settings, spec_id, manifests))
         for spec_id in sorted(spec_ids)
     ]
-    detail = {
-        "table_uuid": str(before.metadata.table_uuid),
-        "snapshot_before": before.metadata.current_snapshot_id,
-    }
-    outcome = task.run(before, steps, detail, mark=mark)
+    detail = {"table_uuid": str(before.metadata.table_uuid), "snapshot_before": known.current_snapshot_id}
+    return Order(Begun(before=known, detail=detail, facts={"manifests": len(manifests)}), steps, mark=mark)
+
+
+def report(task: SparkTask, begun: Begun, outcome: Mapping[str, Any]) -> OperationResult:
+    """Hold what Spark committed against the metadata.
+
+    :raises VerificationFailed: naming the snapshot to go back to.
+    """
     after = task.context.load_table()
-    own = own_snapshots(before, after, task.evidence_id)
+    own = own_snapshots(begun.before.snapshot_ids, after, task.evidence_id)
     if not own:
-        return task.result(before, None, "Spark found no manifests to rewrite")
-    task.context.committed({**detail, "snapshot_after": own[-1].snapshot_id})
+        return task.result(begun.before, None, "Spark found no manifests to rewrite")
+    task.context.committed({**begun.detail, "snapshot_after": own[-1].snapshot_id})
     rewritten = added = 0
     for snapshot in own:
         verify_same_files(after, snapshot)
@@ -70,13 +73,13 @@ def run(task: SparkTask) -> OperationResult:
         rewritten, added = rewritten + len(parents - ours), added + len(ours - parents)
     details: dict[str, Any] = {
         "snapshots": [snapshot.snapshot_id for snapshot in own],
-        "spark": [rows[0] for rows in outcome["rows"] if rows],
+        "spark": [rows[0] for rows in outcome.get("rows", ()) if rows],
         "application": outcome.get("application"),
     }
     return task.result(
-        before,
+        begun.before,
         after,
-        f"rewrote {rewritten} of {len(manifests)} manifests into {added}",
+        f"rewrote {rewritten} of {begun.facts['manifests']} manifests into {added}",
         manifests_rewritten=rewritten,
         manifests_added=added,
         details=details,
