@@ -22,8 +22,9 @@ PartitionKey = tuple[int, tuple[Any, ...]]
 """Spec id and partition tuple."""
 
 _STATUS, _CONTENT, _FORMAT, _PARTITION, _RECORDS, _SIZE = 0, 134, 101, 102, 103, 104
+_LENGTH = 145
 _PROJECTION = Projection(
-    (_STATUS, _CONTENT, _FORMAT, _PARTITION, _RECORDS, _SIZE),
+    (_STATUS, _CONTENT, _FORMAT, _PARTITION, _RECORDS, _SIZE, _LENGTH),
     frozenset((_STATUS, _FORMAT, _PARTITION, _RECORDS, _SIZE)),
 )
 _CACHED_FILES = 2_000_000
@@ -141,7 +142,7 @@ def aggregate_files(files: Iterable[LiveFile]) -> FileAggregate:
     sums = _Sums()
     for file in files:
         key = (file.spec_id, file.partition)
-        sums.add(file.content, file.file_format, key, file.record_count, file.file_size_bytes)
+        sums.add(file.content, file.file_format, key, file.record_count, file.stored_bytes)
     return sums.done()
 
 
@@ -189,9 +190,13 @@ def sample_manifests(manifests: Sequence[ManifestFile], max_files: int, seed: in
 
 def _decode(manifest: ManifestFile, data: bytes) -> FileAggregate:
     sums = _Sums()
-    for status, content, file_format, partition, records, size in read_rows(data, _PROJECTION, manifest.manifest_path):
+    for status, content, file_format, partition, records, size, length in read_rows(
+        data, _PROJECTION, manifest.manifest_path
+    ):
         if status != DELETED:
-            sums.add(content or 0, file_format, (manifest.partition_spec_id, partition), records, size)
+            # a deletion vector is a part of its Puffin file
+            own = size if length is None else length
+            sums.add(content or 0, file_format, (manifest.partition_spec_id, partition), records, own)
     return sums.done()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import VoidTransform
 
+from airflow_provider_floe.errors import TableUnreadable
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 
 Place = tuple[int, tuple[Any, ...]]
@@ -23,7 +24,10 @@ class DeleteIndex:
     up to its own. Either reaches its partition; an equality delete under an unpartitioned spec reaches the whole
     table, a position delete that names one file only that one. A position delete also cannot name a file that was
     written after it: rewritten files keep an old data sequence number, so their file sequence number is asked. A
-    spec that has only void fields left partitions nothing.
+    spec that has only void fields left partitions nothing. A deletion vector stands for all position deletes of its
+    data file: where there is one, no other is asked.
+
+    :raises TableUnreadable: when a data file has two deletion vectors.
     """
 
     def __init__(self, metadata: TableMetadata, deletes: Iterable[LiveFile]) -> None:
@@ -32,6 +36,7 @@ class DeleteIndex:
             for spec_id, spec in metadata.specs().items()
             if all(isinstance(field.transform, VoidTransform) for field in spec.fields)
         }
+        self._vectors: dict[str, LiveFile] = {}
         self._by_path: defaultdict[str, list[LiveFile]] = defaultdict(list)
         self._by_partition: defaultdict[Place, list[LiveFile]] = defaultdict(list)
         self._equality: defaultdict[Place, list[LiveFile]] = defaultdict(list)
@@ -42,11 +47,28 @@ class DeleteIndex:
                     self._everywhere.append(delete)
                 else:
                     self._equality[delete.spec_id, delete.partition].append(delete)
+            elif delete.is_deletion_vector:
+                self._add_vector(delete)
             elif delete.content is FileContent.POSITION_DELETES:
                 if delete.referenced_data_file is not None:
                     self._by_path[delete.referenced_data_file].append(delete)
                 else:
                     self._by_partition[delete.spec_id, delete.partition].append(delete)
+
+    def _add_vector(self, vector: LiveFile) -> None:
+        name = vector.referenced_data_file
+        if name is None:
+            raise TableUnreadable(f"a deletion vector in {vector.path} does not say which data file it is for")
+        known = self._vectors.setdefault(name, vector)
+        if known is not vector:
+            raise TableUnreadable(
+                f"data file {name} has two deletion vectors, in {known.path} and {vector.path}: "
+                "which of them holds cannot be told"
+            )
+
+    def _vector(self, data: LiveFile) -> LiveFile | None:
+        vector = self._vectors.get(data.path)
+        return vector if vector is not None and vector.sequence_number >= data.sequence_number else None
 
     def of(self, data: LiveFile) -> list[LiveFile]:
         """The delete files that may remove rows of a data file."""
@@ -54,16 +76,21 @@ class DeleteIndex:
 
     def of_all(self, data: Sequence[LiveFile]) -> list[LiveFile]:
         """The delete files that may remove rows of any of the data files, each once."""
-        # Within a partition, what reaches the oldest files reaches all that the others are reached by.
-        oldest: dict[Place, list[LiveFile]] = {}
+        # Within a partition, what reaches the oldest files reaches all that the others are reached by; files under a
+        # deletion vector are apart from those that position deletes may reach.
+        found: dict[str, LiveFile] = {}
+        oldest: dict[tuple[Place, bool], list[LiveFile]] = {}
         for file in data:
-            known = oldest.setdefault((file.spec_id, file.partition), [file, file])
+            vector = self._vector(file)
+            if vector is not None:
+                found[vector.key] = vector
+            known = oldest.setdefault(((file.spec_id, file.partition), vector is not None), [file, file])
             known[0] = min(known[0], file, key=_sequence_number)
             known[1] = min(known[1], file, key=_written_in)
-        found = {delete.path: delete for files in oldest.values() for file in files for delete in self.of(file)}
+        found |= {delete.key: delete for files in oldest.values() for file in files for delete in self.of(file)}
         if self._by_path:
             named = (delete for file in data if file.path in self._by_path for delete in self.of(file))
-            found |= {delete.path: delete for delete in named}
+            found |= {delete.key: delete for delete in named}
         return list(found.values())
 
     def touches(self, data: LiveFile) -> bool:
@@ -73,9 +100,13 @@ class DeleteIndex:
     def _reaching(self, data: LiveFile) -> Iterator[tuple[list[LiveFile], int]]:
         """Delete files in order of their sequence numbers, and from which of them on they apply."""
         place = (data.spec_id, data.partition)
-        for found in (self._by_path.get(data.path), self._by_partition.get(place)):
-            if found:
-                yield found, bisect_left(found, _written_in(data), key=_sequence_number)
+        vector = self._vector(data)
+        if vector is not None:
+            yield [vector], 0
+        else:
+            for found in (self._by_path.get(data.path), self._by_partition.get(place)):
+                if found:
+                    yield found, bisect_left(found, _written_in(data), key=_sequence_number)
         for found in (self._everywhere, self._equality.get(place)):
             if found:
                 yield found, bisect_right(found, data.sequence_number, key=_sequence_number)
@@ -90,5 +121,5 @@ def _sequence_number(file: LiveFile) -> int:
 
 
 def needed_deletes(index: DeleteIndex, data: Iterable[LiveFile]) -> set[str]:
-    """Paths of the delete files that may still remove rows of some of the data files."""
-    return {delete.path for delete in index.of_all(list(data))}
+    """Keys of the delete files that may still remove rows of some of the data files."""
+    return {delete.key for delete in index.of_all(list(data))}

@@ -24,6 +24,10 @@ class LiveFile:
     :ivar file_sequence_number: sequence number of the commit that added the file, inherited likewise; None where an
         older writer did not carry it on. A rewritten file's is higher than its data sequence number.
     :ivar referenced_data_file: the only data file that a position delete file or deletion vector applies to, if known.
+    :ivar first_row_id: format version 3: row id of a data file's first row, inherited where the manifest leaves it
+        out; None for files of which no snapshot of version 3 has been told.
+    :ivar content_offset: where in its Puffin file a deletion vector begins, in bytes; one Puffin file holds several.
+    :ivar content_size_bytes: length of the deletion vector in the Puffin file.
     """
 
     path: str
@@ -40,6 +44,19 @@ class LiveFile:
     referenced_data_file: str | None = None
     manifest_path: str = ""
     file_sequence_number: int | None = None
+    first_row_id: int | None = None
+    content_offset: int | None = None
+    content_size_bytes: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells this file from all others: its path, and for a deletion vector its place in the Puffin file."""
+        return self.path if self.content_offset is None else f"{self.path}#{self.content_offset}"
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that are this file's own: those of a deletion vector, not of the Puffin file around it."""
+        return self.file_size_bytes if self.content_size_bytes is None else self.content_size_bytes
 
     @property
     def is_deletion_vector(self) -> bool:

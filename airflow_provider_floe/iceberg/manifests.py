@@ -7,8 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from pyiceberg.io import FileIO
-from pyiceberg.manifest import ManifestContent, ManifestFile, read_manifest_list
+from pyiceberg.avro.file import AvroFile
+from pyiceberg.io import FileIO, InputFile
+from pyiceberg.manifest import (
+    MANIFEST_LIST_FILE_SCHEMAS,
+    ManifestContent,
+    ManifestFile,
+    PartitionFieldSummary,
+)
 from pyiceberg.table import Table
 
 from airflow_provider_floe.errors import TableUnreadable
@@ -28,6 +34,7 @@ PATH_COLUMN = 2147483546
 _STATUS, _SNAPSHOT_ID, _SEQUENCE_NUMBER, _FILE_SEQUENCE_NUMBER = 0, 1, 3, 4
 _PATH, _FORMAT, _PARTITION, _RECORDS, _SIZE = 100, 101, 102, 103, 104
 _CONTENT, _EQUALITY_IDS, _SORT_ORDER, _REFERENCED = 134, 135, 140, 143
+_FIRST_ROW_ID, _OFFSET, _LENGTH = 142, 144, 145
 _LOWER_BOUNDS, _UPPER_BOUNDS = 125, 128
 
 _DATA_FIELDS = (
@@ -44,8 +51,10 @@ _DATA_FIELDS = (
     _FILE_SEQUENCE_NUMBER,
 )
 _REQUIRED = frozenset((_STATUS, _PATH, _FORMAT, _PARTITION, _RECORDS, _SIZE))
-_DATA = Projection(_DATA_FIELDS, _REQUIRED)
-_DELETES = Projection((*_DATA_FIELDS, _EQUALITY_IDS, _REFERENCED, _LOWER_BOUNDS, _UPPER_BOUNDS), _REQUIRED | {_CONTENT})
+_DATA = Projection((*_DATA_FIELDS, _FIRST_ROW_ID), _REQUIRED)
+_DELETES = Projection(
+    (*_DATA_FIELDS, _EQUALITY_IDS, _REFERENCED, _OFFSET, _LENGTH, _LOWER_BOUNDS, _UPPER_BOUNDS), _REQUIRED | {_CONTENT}
+)
 
 _READERS = 8
 """Manifests fetched at a time: object stores answer slowly, but many requests at once."""
@@ -65,11 +74,32 @@ def snapshot_manifests(table: Table, snapshot_id: int | None = None) -> list[Man
     elif (snapshot := table.metadata.snapshot_by_id(snapshot_id)) is None:
         raise TableUnreadable(f"{table.metadata_location} has no snapshot {snapshot_id}")
     try:
-        return list(read_manifest_list(table.io.new_input(snapshot.manifest_list)))
+        return read_list(table.io.new_input(snapshot.manifest_list))
     except Exception as error:
         raise TableUnreadable(
             f"manifest list {snapshot.manifest_list} of snapshot {snapshot.snapshot_id} cannot be read: {error}"
         ) from error
+
+
+def read_list(file: InputFile) -> list[ManifestFile]:
+    """The manifests that a manifest list names, with what only format version 3 has and pyiceberg leaves out."""
+    with AvroFile[ManifestFile](
+        file,
+        MANIFEST_LIST_FILE_SCHEMAS[3],
+        read_types={-1: ManifestFile, 508: PartitionFieldSummary},
+        read_enums={517: ManifestContent},
+    ) as reader:
+        return list(reader)
+
+
+def first_row_id(manifest: ManifestFile) -> int | None:
+    """Format version 3: the row id from which on a manifest's data files without one of their own are counted."""
+    return manifest[_FIRST_ROW_ID_OF_MANIFEST] if len(manifest) > _FIRST_ROW_ID_OF_MANIFEST else None
+
+
+_FIRST_ROW_ID_OF_MANIFEST = next(
+    position for position, field in enumerate(MANIFEST_LIST_FILE_SCHEMAS[3].fields) if field.field_id == 520
+)
 
 
 def live_files(
@@ -94,6 +124,7 @@ def decode_files(manifest: ManifestFile, data: bytes) -> Iterator[LiveFile]:
     """The live files in one manifest's bytes; see :func:`live_files`."""
     deletes = manifest.content == ManifestContent.DELETES
     path, spec_id = manifest.manifest_path, manifest.partition_spec_id
+    next_row_id = first_row_id(manifest)
     for row in read_rows(data, _DELETES if deletes else _DATA, path):
         status, snapshot_id, sequence_number, kind, file_path, file_format, partition, records, size, order, written = (
             row[:11]
@@ -106,7 +137,13 @@ def decode_files(manifest: ManifestFile, data: bytes) -> Iterator[LiveFile]:
             written = manifest.sequence_number
         if any(value != value for value in partition):
             partition = tuple(_NAN if value != value else value for value in partition)
-        equality_ids, referenced = _delete_fields(row) if deletes else (None, None)
+        equality_ids, referenced, offset, length = _delete_fields(row) if deletes else (None, None, None, None)
+        row_id: int | None = None
+        if next_row_id is not None and not deletes:
+            row_id = row[11]
+            if row_id is None:
+                row_id = next_row_id
+                next_row_id += records
         yield LiveFile(
             path=file_path,
             content=_CONTENTS[kind or 0],
@@ -122,6 +159,9 @@ def decode_files(manifest: ManifestFile, data: bytes) -> Iterator[LiveFile]:
             referenced_data_file=referenced,
             manifest_path=path,
             file_sequence_number=written,
+            first_row_id=row_id,
+            content_offset=offset,
+            content_size_bytes=length,
         )
 
 
@@ -181,14 +221,12 @@ def _inherited(manifest: ManifestFile, status: int, file_path: str) -> int:
     )
 
 
-def _delete_fields(row: Row) -> tuple[tuple[int, ...] | None, str | None]:
+def _delete_fields(row: Row) -> tuple[tuple[int, ...] | None, str | None, int | None, int | None]:
     kind: int = row[3]
-    equality_ids: tuple[int, ...] | None
-    referenced: str | None
-    equality_ids, referenced, lower_bounds, upper_bounds = row[11:]
+    equality_ids, referenced, offset, length, lower_bounds, upper_bounds = row[11:]
     if kind == FileContent.POSITION_DELETES and referenced is None:
         referenced = _only_path(lower_bounds or {}, upper_bounds or {})
-    return equality_ids or None, referenced
+    return equality_ids or None, referenced, offset, length
 
 
 def _only_path(lower: dict[int, Any], upper: dict[int, Any]) -> str | None:

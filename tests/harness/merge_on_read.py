@@ -29,7 +29,7 @@ from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update.snapshot import _FastAppendFiles
 from pyiceberg.typedef import Record, TableVersion
 
-from airflow_provider_floe.engines.local.pyiceberg_adapter import with_int_equality_ids
+from airflow_provider_floe.engines.local.pyiceberg_manifests import with_int_equality_ids
 
 _PATH_ID, _POS_ID = 2147483546, 2147483545
 _POSITION_SCHEMA = pa.schema(

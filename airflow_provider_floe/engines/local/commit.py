@@ -29,13 +29,15 @@ from pyiceberg.table.update import AddSnapshotUpdate, AssertRefSnapshotId, Asser
 
 from airflow_provider_floe import __version__
 from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY, OperationContext
-from airflow_provider_floe.engines.local.pyiceberg_adapter import manifest_writer, write_list
+from airflow_provider_floe.engines.local.pyiceberg_commit import commit_table
+from airflow_provider_floe.engines.local.pyiceberg_manifests import manifest_writer, next_row_id, write_list
 from airflow_provider_floe.errors import (
     CommitConflict,
     CommitOutcomeUnknown,
     ConfigurationError,
     FloeError,
     TableNotFound,
+    UnsupportedTableFeature,
 )
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
 
@@ -79,10 +81,10 @@ class Attempt:
         output = self.table.io.new_output(path)
         return manifest_writer(self.table.metadata, content, spec_id, output, self.snapshot_id)
 
-    def write_list(self, manifests: Sequence[ManifestFile]) -> str:
-        """Write the snapshot's manifest list; returns its path."""
+    def write_list(self, manifests: Sequence[ManifestFile]) -> tuple[str, int]:
+        """Write the snapshot's manifest list; returns its path, and how many row ids the snapshot takes."""
         path = self._new_path(f"snap-{self.snapshot_id}-0-{self._uuid}.avro")
-        write_list(
+        row_ids = write_list(
             self.table.metadata,
             self.table.io.new_output(path),
             manifests,
@@ -90,7 +92,7 @@ class Attempt:
             parent_snapshot_id=self.head.snapshot_id,
             sequence_number=self.table.metadata.next_sequence_number(),
         )
-        return path
+        return path, row_ids
 
     def discard(self) -> None:
         """Delete the metadata files of an attempt that certainly did not commit."""
@@ -158,27 +160,42 @@ def commit_replace(
             raise
         try:
             _send(attempt, snapshot)
-        except (CommitFailedException, TooManyRequestsError) as error:
+        except Exception as error:
+            if not _was_refused(context, attempt, error):
+                return _acknowledge(context, attempt)
             log.info("%s: commit %s was refused: %s", ".".join(table.name()), number, error)
             refused = attempt
-        except NoSuchTableError as error:
-            attempt.discard()
-            raise refusal(table, error) from error
-        except (BadRequestError, UnauthorizedError, ForbiddenError) as error:
-            # as above: a request repeated after its token ran out is denied, whatever became of the first
-            if _load(context, attempt).metadata.snapshot_by_id(attempt.snapshot_id) is not None:
-                return _acknowledge(context, attempt)
-            attempt.discard()
-            raise refusal(table, error) from error
-        except Exception as error:
-            if not _landed(context, attempt.snapshot_id):
-                raise CommitOutcomeUnknown(
-                    f"{'.'.join(table.name())}: the catalog did not say whether snapshot {attempt.snapshot_id} was "
-                    f"committed ({type(error).__name__}: {error}), and it is not in the table now; its files stay"
-                ) from error
-            return _acknowledge(context, attempt)
         else:
             return _acknowledge(context, attempt)
+
+
+def _was_refused(context: OperationContext, attempt: Attempt, error: Exception) -> bool:
+    """Whether the commit did not happen and may be tried again; False when it happened in spite of the error.
+
+    :raises ConfigurationError: or TableNotFound, when it cannot happen.
+    :raises CommitOutcomeUnknown: when it may have happened.
+    """
+    table = attempt.table
+    if isinstance(error, CommitFailedException | TooManyRequestsError):
+        return True
+    if isinstance(error, NoSuchTableError | UnsupportedTableFeature):
+        attempt.discard()
+        raise refusal(table, error) from error
+    if isinstance(error, BadRequestError | UnauthorizedError | ForbiddenError):
+        # a transport repeats requests: one that is denied after its token ran out may have been heard the first time
+        now = _load(context, attempt).metadata
+        if now.snapshot_by_id(attempt.snapshot_id) is not None:
+            return False
+        if now.next_sequence_number() != table.metadata.next_sequence_number():
+            return True  # some servers call it a bad request that a commit to another branch came first
+        attempt.discard()
+        raise refusal(table, error) from error
+    if not _landed(context, attempt.snapshot_id):
+        raise CommitOutcomeUnknown(
+            f"{'.'.join(table.name())}: the catalog did not say whether snapshot {attempt.snapshot_id} was "
+            f"committed ({type(error).__name__}: {error}), and it is not in the table now; its files stay"
+        ) from error
+    return False
 
 
 def delete_quietly(table: Table, paths: Sequence[str]) -> None:
@@ -211,13 +228,16 @@ def _snapshot(attempt: Attempt, change: Change, operation_id: str) -> Snapshot:
         "engine-version": __version__,
     }
     metadata = attempt.table.metadata
+    manifest_list, row_ids = attempt.write_list(change.manifests)
+    lineage = {"first_row_id": next_row_id(metadata), "added_rows": row_ids} if metadata.format_version >= 3 else {}
     return Snapshot(
         snapshot_id=attempt.snapshot_id,
         parent_snapshot_id=attempt.head.snapshot_id,
         sequence_number=metadata.next_sequence_number(),
-        manifest_list=attempt.write_list(change.manifests),
+        manifest_list=manifest_list,
         summary=Summary(Operation.REPLACE, **summary),
         schema_id=metadata.current_schema_id,
+        **lineage,
     )
 
 
@@ -239,7 +259,7 @@ def _send(attempt: Attempt, snapshot: Snapshot) -> None:
         AssertTableUUID(uuid=table.metadata.table_uuid),
         AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=attempt.head.snapshot_id),
     )
-    table.catalog.commit_table(table, requirements, updates)
+    commit_table(table, requirements, updates)
 
 
 def _load(context: OperationContext, refused: Attempt | None) -> Table:
@@ -296,6 +316,8 @@ def wait_or_give_up(table: Table, number: int) -> None:
 def refusal(table: Table, error: Exception) -> FloeError:
     """What to raise for an answer of the catalog that rules the commit out: nothing was changed."""
     name = ".".join(table.name())
+    if isinstance(error, UnsupportedTableFeature):
+        return error
     if isinstance(error, NoSuchTableError):
         return TableNotFound(f"{name}: the table vanished before the commit: {error}")
     return ConfigurationError(

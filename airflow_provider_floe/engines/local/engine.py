@@ -14,7 +14,7 @@ from airflow_provider_floe.engines.base import OperationContext, OperationReques
 from airflow_provider_floe.engines.capabilities import Capabilities
 from airflow_provider_floe.engines.local import expire, orphans, rewrite_data, rewrite_manifests
 from airflow_provider_floe.engines.local.capabilities import local_capabilities
-from airflow_provider_floe.engines.local.pyiceberg_adapter import self_test
+from airflow_provider_floe.engines.local.pyiceberg_self_test import self_test
 from airflow_provider_floe.tables import Operation
 
 log = logging.getLogger(__name__)

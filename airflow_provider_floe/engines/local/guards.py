@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pyiceberg.table import Table
+from pyiceberg.transforms import UnknownTransform
+from pyiceberg.types import GeographyType, GeometryType, UnknownType
 
+from airflow_provider_floe.engines.local.pyiceberg_adapter import LINEAGE
 from airflow_provider_floe.errors import UnsupportedTableFeature
+from airflow_provider_floe.iceberg.features import is_encrypted
 from airflow_provider_floe.iceberg.files import LiveFile
 
 USE_SPARK = "use engine spark"
 
-ROW_LINEAGE = (
-    f"format version 3 needs row lineage carried along, which the local engine does not write yet: {USE_SPARK}"
-)
-DELETION_VECTORS = f"the local engine does not rewrite files under deletion vectors: {USE_SPARK}"
+NEWEST_FORMAT = 3
+LINEAGE_NAMES = frozenset(field.name for field in LINEAGE)
+
+ROW_LINEAGE = f"format version 3: {USE_SPARK}"
+DELETION_VECTORS = f"deletion vectors: {USE_SPARK}"
 NOT_PARQUET = f"the local engine reads and writes Parquet only: {USE_SPARK}"
 ENCRYPTED = f"the local engine has no access to encryption keys: {USE_SPARK}"
 
@@ -27,24 +32,51 @@ def refuse_unsupported(table: Table, files: Sequence[LiveFile]) -> None:
     :raises UnsupportedTableFeature: naming the feature, an example, and the engine that can.
     """
     refuse_metadata(table)
+    refuse_rows(table)
     for file in files:
-        if file.is_deletion_vector:
-            raise UnsupportedTableFeature(f"{_name(table)} has deletion vectors ({file.path}): {DELETION_VECTORS}")
-        if file.file_format.upper() != "PARQUET":
+        if file.file_format.upper() != "PARQUET" and not file.is_deletion_vector:
             raise UnsupportedTableFeature(f"{_name(table)} has {file.file_format} files ({file.path}): {NOT_PARQUET}")
 
 
 def refuse_metadata(table: Table) -> None:
     """Check what writing manifests relies on.
 
-    :raises UnsupportedTableFeature: for format version 3 and encrypted tables.
+    :raises UnsupportedTableFeature: for encrypted tables, newer format versions, and what pyiceberg does not know.
     """
-    if table.metadata.format_version > 2:
-        raise UnsupportedTableFeature(
-            f"{_name(table)} has format version {table.metadata.format_version}: {ROW_LINEAGE}"
-        )
-    if any(name.startswith("encryption.") for name in table.metadata.properties):
+    metadata = table.metadata
+    if is_encrypted(table) or any(name.startswith("encryption.") for name in metadata.properties):
         raise UnsupportedTableFeature(f"{_name(table)} is encrypted: {ENCRYPTED}")
+    if metadata.format_version > NEWEST_FORMAT:
+        raise UnsupportedTableFeature(
+            f"{_name(table)} has format version {metadata.format_version}; the local engine knows up to "
+            f"{NEWEST_FORMAT}: {USE_SPARK}"
+        )
+    for spec in metadata.specs().values():
+        for field in spec.fields:
+            if isinstance(field.transform, UnknownTransform):
+                raise UnsupportedTableFeature(
+                    f"{_name(table)} has partition field {field.name} with transform {field.transform}, which the "
+                    f"local engine does not know: {USE_SPARK}"
+                )
+
+
+def refuse_rows(table: Table) -> None:
+    """Check that rows can be read and written: what a rewrite of data files relies on beside the files.
+
+    :raises UnsupportedTableFeature: for types that cannot be carried over exactly, and columns named like ours.
+    """
+    schema = table.metadata.schema()
+    for field_id in schema.field_ids:
+        kind, name = schema.find_type(field_id), schema.find_column_name(field_id)
+        if isinstance(kind, UnknownType | GeometryType | GeographyType):
+            raise UnsupportedTableFeature(
+                f"{_name(table)} has column {name} of type {kind}, which the local engine does not rewrite: {USE_SPARK}"
+            )
+    for field in schema.fields:
+        if field.name in LINEAGE_NAMES and table.metadata.format_version >= 3:
+            raise UnsupportedTableFeature(
+                f"{_name(table)} has a column named {field.name}, under which row lineage is kept: {USE_SPARK}"
+            )
 
 
 def _name(table: Table) -> str:

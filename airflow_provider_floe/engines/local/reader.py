@@ -17,9 +17,11 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.typedef import Record
 from pyiceberg.types import NestedField
 
+from airflow_provider_floe.engines.local.lineage import LineageDigest, with_lineage
 from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout, data_file, scan_batches
 from airflow_provider_floe.errors import UnsupportedTableFeature
 from airflow_provider_floe.iceberg.deletes import DeleteIndex
+from airflow_provider_floe.iceberg.deletion_vectors import read_vector
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 
 BATCH_ROWS = 65_536
@@ -45,7 +47,10 @@ def project(
 
 
 class GroupReader:
-    """Reads the files of one partition, with the delete files that apply to them loaded once."""
+    """Reads the files of one partition, with the delete files that apply to them loaded once.
+
+    :ivar lineage: digest of the lineage of all rows that were given, from format version 3 on.
+    """
 
     def __init__(self, table: Table, layout: ParquetLayout, partition: Record, deletes: Sequence[LiveFile]) -> None:
         self._table = table
@@ -56,13 +61,14 @@ class GroupReader:
         self._deletes = deletes
         self._positions: dict[str, dict[str, list[Any]]] = {}
         self._keys: list[EqualityKeys] = []
+        self.lineage = LineageDigest()
 
     def load(self, files: Sequence[LiveFile]) -> None:
         """Read the delete files, as far as they concern these data files."""
         paths = pa.array(sorted({file.path for file in files}), pa.string())
         for delete in self._deletes:
             if delete.content is FileContent.POSITION_DELETES:
-                self._positions[delete.path] = read_positions(self._table.io, delete, paths)
+                self._positions[delete.key] = read_positions(self._table.io, delete, paths)
         self._keys = [
             EqualityKeys(key_fields(self._metadata, deletes[0]), read_keys(self._table, deletes, self._partition))
             for deletes in by_columns(self._deletes)
@@ -73,9 +79,11 @@ class GroupReader:
         applicable = self._index.of(file)
         positions = deleted_positions(self._positions, applicable, file.path)
         keys = [one for one in self._keys if one.newest > file.sequence_number]
-        current = len(self._metadata.schema().fields)
+        current = len(self._layout.table_schema.fields)
         offset = 0
         for batch in self._raw(file, keys):
+            if self._layout.lineage:
+                batch = with_lineage(batch, file, offset, current - self._layout.lineage)
             keep = np.ones(batch.num_rows, dtype=bool)
             first, last = np.searchsorted(positions, (offset, offset + batch.num_rows))
             keep[positions[first:last] - offset] = False
@@ -87,18 +95,24 @@ class GroupReader:
             if batch.num_columns > current:
                 batch = batch.select(list(range(current)))
             if batch.num_rows:
+                if self._layout.lineage:
+                    self.lineage.add(*batch.columns[current - self._layout.lineage : current])
                 yield self._layout.conform(batch)
 
     def _raw(self, file: LiveFile, keys: Sequence[EqualityKeys]) -> Iterator[pa.RecordBatch]:
-        """All rows; columns that equality deletes need and the table no longer has stand at the end."""
-        schema = self._metadata.schema()
+        """All rows; columns that equality deletes need and the table no longer has stand at the end.
+
+        Columns of row lineage may be left out, where the file has none.
+        """
+        schema = self._layout.table_schema
         extra = {
             field.field_id: field for key in keys for field in key.fields if field.field_id not in schema.field_ids
         }
         if not extra:
             with self._table.io.new_input(file.path).open() as stream:
                 parquet = pq.ParquetFile(stream)
-                if _same_columns(parquet.schema_arrow, self._layout.arrow):
+                own = pa.schema(list(self._layout.arrow)[: len(self._layout.arrow) - self._layout.lineage])
+                if any(_same_columns(parquet.schema_arrow, wanted) for wanted in (own, self._layout.arrow)):
                     yield from parquet.iter_batches(BATCH_ROWS, use_threads=False)
                     return
         wanted = Schema(*schema.fields, *extra.values())
@@ -156,7 +170,10 @@ def by_columns(deletes: Sequence[LiveFile]) -> list[list[LiveFile]]:
 
 
 def read_positions(io: FileIO, delete: LiveFile, paths: pa.Array) -> dict[str, list[Any]]:
-    """Positions that a position delete file removes, by data file, of the given data files only."""
+    """Positions that a position delete file or deletion vector removes, by data file, of the given data files only."""
+    if delete.is_deletion_vector:
+        path = delete.referenced_data_file
+        return {path: [read_vector(io, delete)]} if path is not None and pc.index(paths, path).as_py() >= 0 else {}
     found: defaultdict[str, list[Any]] = defaultdict(list)
     with io.new_input(delete.path).open() as stream:
         for batch in pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=["file_path", "pos"]):
@@ -171,7 +188,7 @@ def read_positions(io: FileIO, delete: LiveFile, paths: pa.Array) -> dict[str, l
 
 def deleted_positions(positions: dict[str, dict[str, list[Any]]], applicable: Sequence[LiveFile], path: str) -> Any:
     """Sorted distinct positions that the applicable delete files remove from one data file."""
-    chunks = [chunk for delete in applicable for chunk in positions.get(delete.path, {}).get(path, ())]
+    chunks = [chunk for delete in applicable for chunk in positions.get(delete.key, {}).get(path, ())]
     return np.unique(np.concatenate(chunks)) if chunks else np.empty(0, dtype=np.int64)
 
 

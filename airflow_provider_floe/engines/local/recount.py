@@ -15,6 +15,7 @@ from pyiceberg.typedef import Record
 from airflow_provider_floe.engines.local.duck import connect
 from airflow_provider_floe.engines.local.reader import by_columns, key_fields, project, read_keys
 from airflow_provider_floe.iceberg.deletes import DeleteIndex
+from airflow_provider_floe.iceberg.deletion_vectors import read_vector
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 from airflow_provider_floe.iceberg.selection import FileGroup
 
@@ -39,12 +40,19 @@ def count_deleted(table: Table, group: FileGroup, partition: Record, memory_byte
 def _load_positions(duck: duckdb.DuckDBPyConnection, table: Table, deletes: Sequence[LiveFile]) -> None:
     duck.execute("CREATE TABLE positions (delete_file VARCHAR, file_path VARCHAR, pos BIGINT)")
     for delete in deletes:
-        if delete.content is FileContent.POSITION_DELETES:
+        if delete.is_deletion_vector:
+            positions = read_vector(table.io, delete)
+            duck.register("incoming", pa.table({"pos": positions}))
+            duck.execute(
+                "INSERT INTO positions SELECT ?, ?, pos FROM incoming", [delete.key, delete.referenced_data_file]
+            )
+            duck.unregister("incoming")
+        elif delete.content is FileContent.POSITION_DELETES:
             with table.io.new_input(delete.path).open() as stream:
                 for batch in pq.ParquetFile(stream).iter_batches(columns=["file_path", "pos"]):
                     rows = pa.Table.from_batches([batch])
                     duck.register("incoming", rows)
-                    duck.execute("INSERT INTO positions SELECT ?, file_path, pos FROM incoming", [delete.path])
+                    duck.execute("INSERT INTO positions SELECT ?, file_path, pos FROM incoming", [delete.key])
                     duck.unregister("incoming")
 
 
@@ -56,7 +64,7 @@ def _count(
     equality: Sequence[Sequence[LiveFile]],
     partition: Record,
 ) -> int:
-    names = [delete.path for delete in deletes if delete.content is FileContent.POSITION_DELETES]
+    names = [delete.key for delete in deletes if delete.content is FileContent.POSITION_DELETES]
     positions = "SELECT pos FROM positions WHERE file_path = ? AND list_contains(?, delete_file) AND pos < ?"
     parameters = [file.path, names, file.record_count]
     if len(names) == len(deletes):

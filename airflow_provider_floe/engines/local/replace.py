@@ -16,6 +16,7 @@ from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
 
 from airflow_provider_floe.engines.local.commit import Attempt, Change, FilesConflict
+from airflow_provider_floe.engines.local.pyiceberg_manifests import file_key, read_entries, stored_bytes
 from airflow_provider_floe.engines.local.reader import read_positions
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, needed_deletes
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
@@ -47,8 +48,8 @@ class Replacement:
     :ivar added: data files that come, with their spec id set.
     :ivar sequence_number: data sequence number of the added files; None gives them the commit's own.
     :ivar moved: some files come under another partition spec, where later equality deletes do not find them.
-    :ivar known_deletes: paths of the delete files that were live, and applied, when the data was read.
-    :ivar droppable: paths of the delete files to drop unless other data still needs them.
+    :ivar known_deletes: keys of the delete files that were live, and applied, when the data was read.
+    :ivar droppable: keys of the delete files to drop unless other data still needs them.
     """
 
     removed: Sequence[LiveFile]
@@ -67,7 +68,7 @@ class Replacement:
         gone = frozenset(file.path for file in self.removed)
         self._validate(attempt, files, gone)
         dropped = self._dropped(attempt, files, gone)
-        leaving = [file for file in files if file.path in gone] + dropped
+        leaving = [file for file in files if file.path in gone and file.content is FileContent.DATA] + dropped
         manifests = _without(attempt, leaving)
         manifests = [*self._added_manifests(attempt), *manifests]
         return Change(manifests, summary(files, leaving, self.added))
@@ -80,7 +81,7 @@ class Replacement:
             raise FilesConflict(
                 f"{len(lost)} data files that were being rewritten are no longer live, for example {min(lost)}", lost
             )
-        new = [file for file in files if file.content is not FileContent.DATA and file.path not in self.known_deletes]
+        new = [file for file in files if file.content is not FileContent.DATA and file.key not in self.known_deletes]
         if self.sequence_number is not None and not self.moved:
             new = [file for file in new if file.content is FileContent.POSITION_DELETES]
         hit = frozenset(_hit(attempt, self.removed, new))
@@ -91,12 +92,12 @@ class Replacement:
 
     def _dropped(self, attempt: Attempt, files: Sequence[LiveFile], gone: frozenset[str]) -> list[LiveFile]:
         """The droppable delete files that no data file which stays may need: live ones, whoever added them."""
-        candidates = [file for file in files if file.path in self.droppable and file.content is not FileContent.DATA]
+        candidates = [file for file in files if file.key in self.droppable and file.content is not FileContent.DATA]
         if not candidates:
             return []
         staying = (file for file in files if file.content is FileContent.DATA and file.path not in gone)
         needed = needed_deletes(DeleteIndex(attempt.table.metadata, candidates), staying)
-        return [file for file in candidates if file.path not in needed]
+        return [file for file in candidates if file.key not in needed]
 
     def _added_manifests(self, attempt: Attempt) -> Iterable[ManifestFile]:
         by_spec: defaultdict[int, list[DataFile]] = defaultdict(list)
@@ -123,12 +124,12 @@ def _hit(attempt: Attempt, removed: Sequence[LiveFile], new: Sequence[LiveFile])
     applicable = {file.path: deletes.of(file) for file in removed}
     paths = pa.array(sorted(path for path, found in applicable.items() if found), pa.string())
     named = {
-        delete.path: read_positions(attempt.table.io, delete, paths).keys()
-        for delete in {one.path: one for found in applicable.values() for one in found}.values()
+        delete.key: read_positions(attempt.table.io, delete, paths).keys()
+        for delete in {one.key: one for found in applicable.values() for one in found}.values()
         if delete.content is FileContent.POSITION_DELETES and delete.file_format.upper() == "PARQUET"
     }
     for path, found in applicable.items():
-        if any(path in named.get(delete.path, (path,)) for delete in found):
+        if any(path in named.get(delete.key, (path,)) for delete in found):
             yield path
 
 
@@ -136,18 +137,18 @@ def _without(attempt: Attempt, leaving: Sequence[LiveFile]) -> list[ManifestFile
     """The head's manifests, those that hold files which leave written anew with these marked as deleted."""
     by_manifest: defaultdict[str, set[str]] = defaultdict(set)
     for file in leaving:
-        by_manifest[file.manifest_path].add(file.path)
+        by_manifest[file.manifest_path].add(file.key)
     manifests = []
     for manifest in attempt.manifests:
-        paths = by_manifest.get(manifest.manifest_path)
-        if not paths:
+        keys = by_manifest.get(manifest.manifest_path)
+        if not keys:
             if manifest.has_added_files() or manifest.has_existing_files():
                 manifests.append(manifest)
             continue
         attempt.context.checkpoint()
         with attempt.writer(manifest.content, manifest.partition_spec_id) as writer:
-            for entry in manifest.fetch_manifest_entry(attempt.table.io):
-                if entry.data_file.file_path in paths:
+            for entry in read_entries(attempt.table.io, manifest):
+                if file_key(entry.data_file) in keys:
                     writer.delete(entry)
                 else:
                     writer.existing(entry)
@@ -157,50 +158,51 @@ def _without(attempt: Attempt, leaving: Sequence[LiveFile]) -> list[ManifestFile
 
 def summary(files: Sequence[LiveFile], leaving: Sequence[LiveFile], added: Sequence[DataFile]) -> dict[str, str]:
     """Counts of the change, and totals counted over the files themselves rather than carried on from the parent."""
-    data_out = [file for file in leaving if file.content is FileContent.DATA]
-    position_out = [file for file in leaving if file.content is FileContent.POSITION_DELETES]
-    equality_out = [file for file in leaving if file.content is FileContent.EQUALITY_DELETES]
-    partitions = {(file.spec_id, file.partition) for file in leaving}
+    came = Counter[str]()
+    for file in added:
+        _count(came, file.content, file.file_format.value, file.record_count, stored_bytes(file))
+    went = Counter[str]()
+    for gone in leaving:
+        _count(went, gone.content, gone.file_format, gone.record_count, gone.stored_bytes)
     changes = {
-        "added-data-files": len(added),
-        "deleted-data-files": len(data_out),
-        "added-records": sum(file.record_count for file in added),
-        "deleted-records": sum(file.record_count for file in data_out),
-        "added-files-size": sum(file.file_size_in_bytes for file in added),
-        "removed-files-size": sum(file.file_size_bytes for file in leaving),
-        "removed-delete-files": len(position_out) + len(equality_out),
-        "removed-position-delete-files": len(position_out),
-        "removed-equality-delete-files": len(equality_out),
-        "removed-position-deletes": sum(file.record_count for file in position_out),
-        "removed-equality-deletes": sum(file.record_count for file in equality_out),
-        "changed-partition-count": len(partitions),
+        "added-data-files": came["data-files"],
+        "deleted-data-files": went["data-files"],
+        "added-records": came["records"],
+        "deleted-records": went["records"],
+        "added-files-size": came["files-size"],
+        "removed-files-size": went["files-size"],
+        "changed-partition-count": len({(file.spec_id, file.partition) for file in leaving}),
     }
-    before = totals(files)
-    after = {
-        "total-data-files": before["total-data-files"] + len(added) - len(data_out),
-        "total-delete-files": before["total-delete-files"] - changes["removed-delete-files"],
-        "total-records": before["total-records"] + changes["added-records"] - changes["deleted-records"],
-        "total-files-size": before["total-files-size"] + changes["added-files-size"] - changes["removed-files-size"],
-        "total-position-deletes": before["total-position-deletes"] - changes["removed-position-deletes"],
-        "total-equality-deletes": before["total-equality-deletes"] - changes["removed-equality-deletes"],
-    }
+    for name in ("delete-files", *_DELETE_KINDS.values(), "position-deletes", "equality-deletes"):
+        changes[f"added-{name}"] = came[name]
+        changes[f"removed-{name}"] = went[name]
+    after = {name: total + came[name[6:]] - went[name[6:]] for name, total in totals(files).items()}
     return {name: str(value) for name, value in changes.items() if value} | as_text(after)
+
+
+_DELETE_KINDS = {"position": "position-delete-files", "vector": "dvs", "equality": "equality-delete-files"}
+
+
+def _count(counter: Counter[str], content: int, file_format: str, records: int, size: int) -> None:
+    """Count a file in, under the names that a snapshot summary has."""
+    counter["files-size"] += size
+    if content == FileContent.DATA:
+        counter["data-files"] += 1
+        counter["records"] += records
+        return
+    kind = "equality" if content == FileContent.EQUALITY_DELETES else "position"
+    counter["delete-files"] += 1
+    counter[_DELETE_KINDS["vector" if file_format.upper() == "PUFFIN" else kind]] += 1
+    counter[f"{kind}-deletes"] += records
 
 
 def totals(files: Sequence[LiveFile]) -> dict[str, int]:
     """The totals of a snapshot summary, counted."""
-    count: Counter[str] = Counter()
+    counter = Counter[str]()
     for file in files:
-        count["total-files-size"] += file.file_size_bytes
-        if file.content is FileContent.DATA:
-            count["total-data-files"] += 1
-            count["total-records"] += file.record_count
-        else:
-            count["total-delete-files"] += 1
-            kind = "position" if file.content is FileContent.POSITION_DELETES else "equality"
-            count[f"total-{kind}-deletes"] += file.record_count
+        _count(counter, file.content, file.file_format, file.record_count, file.stored_bytes)
     names = ("data-files", "delete-files", "records", "files-size", "position-deletes", "equality-deletes")
-    return {f"total-{name}": count[f"total-{name}"] for name in names}
+    return {f"total-{name}": counter[name] for name in names}
 
 
 def as_text(numbers: Mapping[str, int]) -> dict[str, str]:

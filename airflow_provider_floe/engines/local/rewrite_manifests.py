@@ -17,7 +17,7 @@ from pyiceberg.table import Table
 from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
 from airflow_provider_floe.engines.local.commit import Attempt, Change, commit_replace, delete_quietly
 from airflow_provider_floe.engines.local.guards import refuse_metadata
-from airflow_provider_floe.engines.local.pyiceberg_adapter import manifest_writer
+from airflow_provider_floe.engines.local.pyiceberg_manifests import manifest_writer, read_entries
 from airflow_provider_floe.engines.local.replace import as_text, totals
 from airflow_provider_floe.errors import (
     CommitConflict,
@@ -135,7 +135,7 @@ def _rewrite(run_: _Run, group: ManifestGroup) -> _Rewritten:
     entries: list[ManifestEntry] = []
     for manifest in group.manifests:
         run_.context.checkpoint()
-        entries += manifest.fetch_manifest_entry(run_.table.io)
+        entries += read_entries(run_.table.io, manifest)
     positions = clustering_fields(run_.table.metadata, run_.settings, group.spec_id)
     entries.sort(key=lambda entry: _cluster_key(entry, positions))
     written = tuple(_write(run_, group, entries))
@@ -188,7 +188,7 @@ def _writer(run_: _Run, group: ManifestGroup) -> ManifestWriter:
 
 def _read(io: FileIO, manifests: Iterable[ManifestFile]) -> Iterable[ManifestEntry]:
     for manifest in manifests:
-        yield from manifest.fetch_manifest_entry(io)
+        yield from read_entries(io, manifest)
 
 
 def _digest(entries: Iterable[ManifestEntry]) -> tuple[int, int]:
