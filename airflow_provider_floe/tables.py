@@ -14,6 +14,7 @@ class Operation(StrEnum):
     """A maintenance operation, by the name of Spark's procedure."""
 
     REWRITE_DATA_FILES = "rewrite_data_files"
+    REWRITE_POSITION_DELETE_FILES = "rewrite_position_delete_files"
     REWRITE_MANIFESTS = "rewrite_manifests"
     EXPIRE_SNAPSHOTS = "expire_snapshots"
     REMOVE_ORPHAN_FILES = "remove_orphan_files"
@@ -39,10 +40,14 @@ class Operation(StrEnum):
 
 _POLICY_KEYS = {
     Operation.REWRITE_DATA_FILES: "rewriteDataFiles",
+    Operation.REWRITE_POSITION_DELETE_FILES: "rewritePositionDeleteFiles",
     Operation.REWRITE_MANIFESTS: "rewriteManifests",
     Operation.EXPIRE_SNAPSHOTS: "expireSnapshots",
     Operation.REMOVE_ORPHAN_FILES: "orphanCleanup",
 }
+
+DELETE_FILE_OPERATIONS = (Operation.REWRITE_DATA_FILES, Operation.REWRITE_POSITION_DELETE_FILES)
+"""The operations that leave fewer delete files: the first applies them, the second compacts them."""
 
 RUN_ORDER: tuple[Operation, ...] = tuple(Operation)
 """The order of operations on one table: each later one profits from, and never undoes, the earlier ones."""

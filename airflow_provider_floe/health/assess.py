@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 
+from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 
 from airflow_provider_floe.health.issues import find_issues
 from airflow_provider_floe.health.metrics import metrics_of
 from airflow_provider_floe.health.reading import MAX_KEPT_FILES, Reading, read_table
 from airflow_provider_floe.health.report import HealthReport, OperationWork, ScanMode, TableFacts, TableId
+from airflow_provider_floe.iceberg.delete_selection import position_delete_work
 from airflow_provider_floe.iceberg.features import table_features
 from airflow_provider_floe.iceberg.orphan_search import orphan_work
 from airflow_provider_floe.iceberg.retention import expire_work
@@ -25,8 +27,9 @@ from airflow_provider_floe.policies.model import (
     OrphanCleanup,
     RewriteDataFiles,
     RewriteManifests,
+    RewritePositionDeleteFiles,
 )
-from airflow_provider_floe.tables import Operation, TableRef
+from airflow_provider_floe.tables import DELETE_FILE_OPERATIONS, Operation, TableRef
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ def assess_table(
     :raises TableUnreadable: naming the metadata that is missing or damaged. An operation whose work cannot be told
         does not fail the report: its ``found`` is None and its summary holds the error.
     """
-    reading = read_table(table, mode, keep_files=Operation.REWRITE_DATA_FILES in settings)
+    reading = read_table(table, mode, keep_files=not settings.keys().isdisjoint(DELETE_FILE_OPERATIONS))
     metrics = metrics_of(table, reading, thresholds)
     return HealthReport(
         table=TableId.of(ref),
@@ -102,6 +105,8 @@ def _find(
     match settings:
         case RewriteDataFiles():
             return _rewrite(table, settings, reading)
+        case RewritePositionDeleteFiles():
+            return _rewrite_position_deletes(table, settings, reading)
         case RewriteManifests():
             return manifest_work(table, settings)
         case ExpireSnapshots():
@@ -116,6 +121,18 @@ def _rewrite(table: Table, settings: RewriteDataFiles, reading: Reading) -> Work
         return rewrite_work(table, settings, reading.live)
     if not reading.manifests:
         return Work(False, "the table has no files")
+    return _files_not_read(reading)
+
+
+def _rewrite_position_deletes(table: Table, settings: RewritePositionDeleteFiles, reading: Reading) -> Work:
+    if all(manifest.content == ManifestContent.DATA for manifest in reading.manifests):
+        return Work(False, "the table has no delete files")
+    if reading.live is not None:
+        return position_delete_work(table.metadata, reading.live, settings)
+    return _files_not_read(reading)
+
+
+def _files_not_read(reading: Reading) -> Work:
     if reading.complete:
         return Work(None, f"not known: more than {MAX_KEPT_FILES:,} files; the rewrite itself selects them")
     return Work(None, f"not known: {'; '.join(reading.notes) or 'the scan mode opens no manifests'}")

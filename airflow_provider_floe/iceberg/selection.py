@@ -131,7 +131,7 @@ def select_rewrite(
     dangling: tuple[LiveFile, ...] = ()
     if settings.remove_dangling_deletes:
         needed = needed_deletes(deletes, (file for file in files if file.content is FileContent.DATA))
-        dangling = tuple(file for file in files if file.content is not FileContent.DATA and file.path not in needed)
+        dangling = tuple(file for file in files if file.content is not FileContent.DATA and file.key not in needed)
     ordered = tuple(_in_order(groups, settings.rewrite_job_order))
     return Selection(rules.target, rules.mark, ordered, dangling)
 
@@ -152,8 +152,8 @@ def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveF
     selection = select_rewrite(table.metadata, files, settings, matching)
     data = sum(file.content is FileContent.DATA for file in files)
     chosen = [file for group in selection.groups for file in group.files]
-    deletes = {delete.path for group in selection.groups for delete in group.deletes}
-    deletes |= {delete.path for delete in selection.dangling}
+    deletes = {delete.key for group in selection.groups for delete in group.deletes}
+    deletes |= {delete.key for delete in selection.dangling}
     size = sum(file.file_size_bytes for file in chosen)
     files_out = sum(group.files_out for group in selection.groups)
     target = bytes_text(selection.target_bytes)
@@ -224,8 +224,14 @@ class _Rules:
             not SMALL * self.target <= file.file_size_bytes <= LARGE * self.target
             or file.spec_id != self.output_spec_id(file)
             or not self.is_clustered(file)
-            or self.deletes.touches(file)
+            or self.has_deletes(file)
         )
+
+    def has_deletes(self, file: LiveFile) -> bool:
+        """Whether so many delete files reach a file that they are to be applied."""
+        if self.settings.delete_file_threshold == 1:
+            return self.deletes.touches(file)
+        return len(self.deletes.of(file)) >= self.settings.delete_file_threshold
 
     def makes_progress(self, group: FileGroup, *, alone: bool) -> bool:
         """Whether rewriting a group leaves the table better off, by more than the next rewrite would find again.
@@ -234,7 +240,7 @@ class _Rules:
             beside other groups, what they leave behind would count as that company.
         """
         files = group.files
-        if group.deletes or group.moves or not all(self.is_clustered(file) for file in files):
+        if group.moves or any(self.has_deletes(file) or not self.is_clustered(file) for file in files):
             return True
         fresh = sum(not self.is_marked(file) for file in files)
         if fresh == 0:

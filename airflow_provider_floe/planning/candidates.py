@@ -10,23 +10,23 @@ from airflow_provider_floe.health.report import HealthReport, Issue, IssueType, 
 from airflow_provider_floe.planning.conditions import check_conditions
 from airflow_provider_floe.planning.model import Disposition, OperationHistory
 from airflow_provider_floe.policies.model import Policy
-from airflow_provider_floe.tables import Operation
+from airflow_provider_floe.tables import DELETE_FILE_OPERATIONS, Operation
 from airflow_provider_floe.text import count_text, duration_text, number_text, time_text
 
-ISSUE_OPERATIONS: dict[IssueType, Operation] = {
-    IssueType.TOO_MANY_SMALL_FILES: Operation.REWRITE_DATA_FILES,
-    IssueType.TOO_MANY_LARGE_FILES: Operation.REWRITE_DATA_FILES,
-    IssueType.HIGH_FILE_COUNT: Operation.REWRITE_DATA_FILES,
-    IssueType.TOO_MANY_DELETE_FILES: Operation.REWRITE_DATA_FILES,
-    IssueType.HIGH_DELETE_FILE_RATIO: Operation.REWRITE_DATA_FILES,
-    IssueType.TOO_MANY_SNAPSHOTS: Operation.EXPIRE_SNAPSHOTS,
-    IssueType.OLD_SNAPSHOTS: Operation.EXPIRE_SNAPSHOTS,
-    IssueType.TOO_MANY_MANIFESTS: Operation.REWRITE_MANIFESTS,
-    IssueType.LARGE_MANIFEST_LIST: Operation.REWRITE_MANIFESTS,
+ISSUE_OPERATIONS: dict[IssueType, tuple[Operation, ...]] = {
+    IssueType.TOO_MANY_SMALL_FILES: (Operation.REWRITE_DATA_FILES,),
+    IssueType.TOO_MANY_LARGE_FILES: (Operation.REWRITE_DATA_FILES,),
+    IssueType.HIGH_FILE_COUNT: (Operation.REWRITE_DATA_FILES,),
+    IssueType.TOO_MANY_DELETE_FILES: DELETE_FILE_OPERATIONS,
+    IssueType.HIGH_DELETE_FILE_RATIO: DELETE_FILE_OPERATIONS,
+    IssueType.TOO_MANY_SNAPSHOTS: (Operation.EXPIRE_SNAPSHOTS,),
+    IssueType.OLD_SNAPSHOTS: (Operation.EXPIRE_SNAPSHOTS,),
+    IssueType.TOO_MANY_MANIFESTS: (Operation.REWRITE_MANIFESTS,),
+    IssueType.LARGE_MANIFEST_LIST: (Operation.REWRITE_MANIFESTS,),
 }
-"""Which operation an issue asks for. Issues that are missing here are reported only: no operation mends them."""
+"""Which operations an issue asks for. Issues that are missing here are reported only: no operation mends them."""
 
-_WRITERS = (Operation.REWRITE_DATA_FILES, Operation.REWRITE_MANIFESTS, Operation.EXPIRE_SNAPSHOTS)
+_WRITERS = tuple(operation for operation in Operation if operation is not Operation.REMOVE_ORPHAN_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def issues_of(operation: Operation, report: HealthReport) -> tuple[Issue, ...]:
     return tuple(
         issue
         for issue in report.issues
-        if issue.severity is not Severity.INFO and ISSUE_OPERATIONS.get(issue.type) is operation
+        if issue.severity is not Severity.INFO and operation in ISSUE_OPERATIONS.get(issue.type, ())
     )
 
 
@@ -102,7 +102,7 @@ def _asked_for(operation: Operation, policy: Policy, report: HealthReport, now: 
     reasons += [
         f"condition met: {check.text}"
         for check in check_conditions(policy.conditions(operation), report.metrics, now)
-        if check.met and (own or check.operation is operation)
+        if check.met and (own or operation in check.operations)
     ]
     if named:
         reasons.append("named by the run")

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from airflow_provider_floe.health.report import TableMetrics
 from airflow_provider_floe.policies.model import TriggerConditions
-from airflow_provider_floe.tables import Operation
+from airflow_provider_floe.tables import DELETE_FILE_OPERATIONS, Operation
 from airflow_provider_floe.text import bytes_text, number_text
 
 
@@ -20,12 +20,12 @@ class ConditionCheck:
 
     :ivar met: False also when the metric is not known.
     :ivar text: wire name of the condition, with both numbers.
-    :ivar operation: what the condition speaks for; None: for no operation in particular.
+    :ivar operations: what the condition speaks for; empty: for no operation in particular.
     """
 
     met: bool
     text: str
-    operation: Operation | None
+    operations: tuple[Operation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class _Condition:
     name: str
     metric: Callable[[TableMetrics, datetime], float | None]
     show: Callable[[float], str]
-    operation: Operation | None
+    operations: tuple[Operation, ...]
 
 
 def _percent(value: float) -> str:
@@ -55,40 +55,43 @@ _CONDITIONS = (
         "small_file_percentage_above",
         lambda metrics, _: metrics.small_file_percentage,
         _percent,
-        Operation.REWRITE_DATA_FILES,
+        (Operation.REWRITE_DATA_FILES,),
     ),
     _Condition(
-        "small_file_count_above", lambda metrics, _: metrics.small_file_count, number_text, Operation.REWRITE_DATA_FILES
+        "small_file_count_above",
+        lambda metrics, _: metrics.small_file_count,
+        number_text,
+        (Operation.REWRITE_DATA_FILES,),
     ),
     _Condition(
         "total_file_size_above_bytes",
         lambda metrics, _: metrics.total_data_size_bytes,
         bytes_text,
-        Operation.REWRITE_DATA_FILES,
+        (Operation.REWRITE_DATA_FILES,),
     ),
     _Condition(
         "delete_file_count_above",
         lambda metrics, _: metrics.delete_file_count,
         number_text,
-        Operation.REWRITE_DATA_FILES,
+        DELETE_FILE_OPERATIONS,
     ),
     _Condition(
         "delete_file_ratio_above",
         lambda metrics, _: metrics.delete_file_ratio,
         number_text,
-        Operation.REWRITE_DATA_FILES,
+        DELETE_FILE_OPERATIONS,
     ),
     _Condition(
-        "snapshot_count_above", lambda metrics, _: metrics.snapshot_count, number_text, Operation.EXPIRE_SNAPSHOTS
+        "snapshot_count_above", lambda metrics, _: metrics.snapshot_count, number_text, (Operation.EXPIRE_SNAPSHOTS,)
     ),
-    _Condition("snapshot_age_above_days", _oldest_snapshot_days, _days, Operation.EXPIRE_SNAPSHOTS),
-    _Condition("partition_count_above", lambda metrics, _: metrics.partition_count, number_text, None),
-    _Condition("partition_skew_above", lambda metrics, _: metrics.partition_skew, number_text, None),
+    _Condition("snapshot_age_above_days", _oldest_snapshot_days, _days, (Operation.EXPIRE_SNAPSHOTS,)),
+    _Condition("partition_count_above", lambda metrics, _: metrics.partition_count, number_text, ()),
+    _Condition("partition_skew_above", lambda metrics, _: metrics.partition_skew, number_text, ()),
     _Condition(
         "manifest_size_above_bytes",
         lambda metrics, _: metrics.total_manifest_size_bytes,
         bytes_text,
-        Operation.REWRITE_MANIFESTS,
+        (Operation.REWRITE_MANIFESTS,),
     ),
 )
 
@@ -108,7 +111,7 @@ def check_conditions(
         met = value is not None and value >= threshold
         shown = "unknown" if value is None else condition.show(value)
         text = f"{to_camel(condition.name)}: {shown}, threshold {condition.show(threshold)}"
-        checks.append(ConditionCheck(met, text, condition.operation))
+        checks.append(ConditionCheck(met, text, condition.operations))
     return tuple(checks)
 
 

@@ -7,6 +7,8 @@ from airflow_provider_floe.planning.model import Estimate
 from airflow_provider_floe.tables import Operation
 from airflow_provider_floe.text import bytes_text, count_text
 
+_NOUNS = {Operation.REWRITE_MANIFESTS: "manifest", Operation.REWRITE_POSITION_DELETE_FILES: "delete file"}
+
 
 def estimate(operation: Operation, report: HealthReport) -> Estimate:
     """From the work that the assessment found; where it could not know, the most that the table can ask for."""
@@ -30,7 +32,7 @@ def estimate(operation: Operation, report: HealthReport) -> Estimate:
 
 def estimate_text(operation: Operation, expected: Estimate) -> str:
     """One line, for example ``40 files, 1.2 GiB -> 3 files, 1.2 GiB``."""
-    noun = "manifest" if operation is Operation.REWRITE_MANIFESTS else "file"
+    noun = _NOUNS.get(operation, "file")
     before = f"{count_text(expected.files_in, noun)}, {bytes_text(expected.bytes_in)}"
     if not expected.known:
         return f"at most {before}" if expected.bytes_in else "unknown"

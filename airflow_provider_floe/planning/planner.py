@@ -27,12 +27,12 @@ from airflow_provider_floe.planning.model import (
 )
 from airflow_provider_floe.planning.score import Score, debt_score
 from airflow_provider_floe.policies.model import OperationSettings, Policy
-from airflow_provider_floe.tables import RUN_ORDER, Operation
+from airflow_provider_floe.tables import DELETE_FILE_OPERATIONS, RUN_ORDER, Operation
 from airflow_provider_floe.text import time_text
 
 _LEADERS = {
-    Operation.REWRITE_MANIFESTS: (Operation.REWRITE_DATA_FILES,),
-    Operation.EXPIRE_SNAPSHOTS: (Operation.REWRITE_DATA_FILES, Operation.REWRITE_MANIFESTS),
+    Operation.REWRITE_MANIFESTS: DELETE_FILE_OPERATIONS,
+    Operation.EXPIRE_SNAPSHOTS: (*DELETE_FILE_OPERATIONS, Operation.REWRITE_MANIFESTS),
 }
 """Who gives an operation work by running before it: a rewrite writes manifests, and one more snapshot."""
 

@@ -247,6 +247,8 @@ class RewriteDataFiles(OperationSettings):
     """An Iceberg expression or SQL predicate; only files that may hold matching rows are rewritten."""
     rewrite_job_order: Literal["NONE", "BYTES_ASC", "BYTES_DESC", "FILES_ASC", "FILES_DESC"] = "NONE"
     use_starting_sequence_number: bool = True
+    delete_file_threshold: PositiveInt = 1
+    """Delete files that must reach a data file before it is rewritten to apply them."""
     remove_dangling_deletes: bool = False
     output_spec_id: NonNegativeInt | None = None
     """Partition spec of the files written; default: the table's current one."""
@@ -260,6 +262,17 @@ class RewriteDataFiles(OperationSettings):
         if self.sort_order and self.strategy != "SORT":
             raise ValueError(f"sortOrder needs strategy SORT, not {self.strategy}")
         return self
+
+
+class RewritePositionDeleteFiles(OperationSettings):
+    """Settings of ``rewrite_position_delete_files``: position delete files and deletion vectors are compacted without
+    rewriting data, and what they say of data files that are gone is dropped."""
+
+    target_file_size_bytes: PositiveInt | None = None
+    """Default: the table's ``write.delete.target-file-size-bytes``, else 64 MiB."""
+    min_input_files: Annotated[int, Field(ge=2)] = 5
+    """Delete files of one partition that are worth compacting; fewer are left alone, unless one is dangling."""
+    max_file_group_size_bytes: PositiveInt = 100 * 1024**3
 
 
 class DeletionSafety(OperationSettings):
@@ -375,6 +388,8 @@ class Policy(Document):
     expire_snapshots_schedule: Schedule | None = None
     orphan_cleanup: OrphanCleanup | None = None
     orphan_cleanup_schedule: Schedule | None = None
+    rewrite_position_delete_files: RewritePositionDeleteFiles | None = None
+    rewrite_position_delete_files_schedule: Schedule | None = None
     rewrite_manifests: RewriteManifests | None = None
     rewrite_manifests_schedule: Schedule | None = None
     health_thresholds: HealthThresholds = Field(default_factory=HealthThresholds)
@@ -417,6 +432,7 @@ _FIELDS = {
     Operation.REWRITE_DATA_FILES: "rewrite_data_files",
     Operation.EXPIRE_SNAPSHOTS: "expire_snapshots",
     Operation.REMOVE_ORPHAN_FILES: "orphan_cleanup",
+    Operation.REWRITE_POSITION_DELETE_FILES: "rewrite_position_delete_files",
     Operation.REWRITE_MANIFESTS: "rewrite_manifests",
 }
 
@@ -424,5 +440,6 @@ SETTINGS_MODELS: dict[Operation, type[OperationSettings]] = {
     Operation.REWRITE_DATA_FILES: RewriteDataFiles,
     Operation.EXPIRE_SNAPSHOTS: ExpireSnapshots,
     Operation.REMOVE_ORPHAN_FILES: OrphanCleanup,
+    Operation.REWRITE_POSITION_DELETE_FILES: RewritePositionDeleteFiles,
     Operation.REWRITE_MANIFESTS: RewriteManifests,
 }

@@ -33,11 +33,17 @@ _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
     },
 }
 
+_NO_DELETE_FILES = OperationCapability(
+    supported=False, reason="the local engine applies delete files by rewrite_data_files only: use engine spark"
+)
+
 
 def local_capabilities(version: str) -> Capabilities:
     """Every setting of every operation: those not refused are honoured at any value."""
-    operations = {}
+    operations = {Operation.REWRITE_POSITION_DELETE_FILES: _NO_DELETE_FILES}
     for operation, model in SETTINGS_MODELS.items():
+        if operation in operations:
+            continue
         refused = _REFUSED_SETTINGS.get(operation, {})
         wires = {field.alias or name for name, field in model.model_fields.items()}
         operations[operation] = OperationCapability(

@@ -95,8 +95,7 @@ def spark_capabilities(
     :param catalogs: Spark's names of the catalogs, by the names that policies use.
     """
     operations = {
-        operation: _capability(operation, found["arguments"].get(operation.value), found, java)
-        for operation in SETTINGS_MODELS
+        operation: _capability(operation, found["arguments"].get(operation.value), found, java) for operation in _NEEDED
     }
     minimums = {Operation.REMOVE_ORPHAN_FILES: {"retentionPeriodInDays": _DAY}}
     return Capabilities(

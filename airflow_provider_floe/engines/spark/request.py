@@ -12,7 +12,12 @@ from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY
 from airflow_provider_floe.engines.spark.job import identifier
 from airflow_provider_floe.iceberg.listing import ListedFile
 from airflow_provider_floe.iceberg.selection import target_file_size
-from airflow_provider_floe.policies.model import OrphanCleanup, RewriteDataFiles, RewriteManifests
+from airflow_provider_floe.policies.model import (
+    OrphanCleanup,
+    RewriteDataFiles,
+    RewriteManifests,
+    RewritePositionDeleteFiles,
+)
 
 MARK_PROPERTY = "floe.rewrite-mark"
 """Snapshot summary property: the digest of the settings that ordered the files that the snapshot added."""
@@ -40,7 +45,7 @@ def rewrite_data_files(
         "max-file-group-size-bytes": str(settings.max_file_group_size_bytes),
         "max-concurrent-file-group-rewrites": str(settings.max_concurrent_file_group_rewrites),
         "min-input-files": "2",
-        "delete-file-threshold": "1",
+        "delete-file-threshold": str(settings.delete_file_threshold),
         "rewrite-all": str(rewrite_all).lower(),
         "rewrite-job-order": settings.rewrite_job_order.lower().replace("_", "-"),
         "use-starting-sequence-number": str(settings.use_starting_sequence_number).lower(),
@@ -66,6 +71,25 @@ def rewrite_data_files(
     if settings.filter:
         arguments["where"] = settings.filter
     return {"procedure": "rewrite_data_files", "arguments": arguments}
+
+
+def rewrite_position_delete_files(
+    table: Sequence[str], settings: RewritePositionDeleteFiles, target_bytes: int, *, rewrite_all: bool
+) -> dict[str, Any]:
+    """The call of ``rewrite_position_delete_files``.
+
+    :param rewrite_all: files of a good size too, because some are dangling: Spark finds those as it rewrites.
+    """
+    options = {
+        "target-file-size-bytes": str(target_bytes),
+        "min-input-files": str(settings.min_input_files),
+        "max-file-group-size-bytes": str(settings.max_file_group_size_bytes),
+        "rewrite-all": str(rewrite_all).lower(),
+    }
+    return {
+        "procedure": "rewrite_position_delete_files",
+        "arguments": {"table": identifier(list(table)), "options": options},
+    }
 
 
 def expire_snapshots(table: Sequence[str], snapshot_ids: Sequence[int], *, clean_metadata: bool) -> dict[str, Any]:

@@ -46,6 +46,7 @@ _REFUSED: dict[Operation, dict[str, str]] = {
         "partialProgressMaxFailedCommits": f"Trino commits a rewrite as a whole: {_EITHER}",
         "rewriteJobOrder": f"Trino rewrites all files at once: {_EITHER}",
         "useStartingSequenceNumber": f"Trino decides the sequence number of the files itself: {_SPARK}",
+        "deleteFileThreshold": f"Trino rewrites every file that has deletes: {_EITHER}",
         "removeDanglingDeletes": f"Trino leaves delete files that apply to nothing: {_EITHER}",
         "outputSpecId": f"Trino writes the table's current partition spec: {_EITHER}",
     },
@@ -92,6 +93,10 @@ _PROCEDURES = {
     Operation.EXPIRE_SNAPSHOTS: EXPIRE,
     Operation.REMOVE_ORPHAN_FILES: REMOVE_ORPHANS,
 }
+_NO_PROCEDURE = {
+    Operation.REWRITE_POSITION_DELETE_FILES: "Trino has no procedure for delete files alone; its optimize applies them, "
+    f"by rewriting the data: take rewrite_data_files, or {_EITHER}",
+}
 _PROBES = (*_PROCEDURES.values(), RETAIN_LAST, CLEAN_METADATA)
 
 
@@ -105,6 +110,9 @@ def operation_capabilities(
     """
     found = {}
     for operation, model in SETTINGS_MODELS.items():
+        if operation not in _PROCEDURES:
+            found[operation] = OperationCapability(supported=False, reason=_NO_PROCEDURE[operation])
+            continue
         refused = dict(_REFUSED[operation])
         if operation is Operation.REWRITE_DATA_FILES and TARGET_SIZE not in properties:
             refused["targetFileSizeBytes"] = _NO_TARGET

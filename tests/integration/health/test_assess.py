@@ -24,11 +24,13 @@ from airflow_provider_floe.policies.model import (
     OrphanCleanup,
     RewriteDataFiles,
     RewriteManifests,
+    RewritePositionDeleteFiles,
 )
 from airflow_provider_floe.tables import Operation
 
 ALL: dict[Operation, OperationSettings] = {
     Operation.REWRITE_DATA_FILES: RewriteDataFiles(),
+    Operation.REWRITE_POSITION_DELETE_FILES: RewritePositionDeleteFiles(),
     Operation.REWRITE_MANIFESTS: RewriteManifests(),
     Operation.EXPIRE_SNAPSHOTS: ExpireSnapshots(retain_last=1, max_snapshot_age=timedelta(hours=1)),
     Operation.REMOVE_ORPHAN_FILES: OrphanCleanup(),

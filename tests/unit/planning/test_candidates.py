@@ -17,22 +17,22 @@ from airflow_provider_floe.planning.model import Disposition, OperationHistory
 from airflow_provider_floe.policies.model import Policy
 from airflow_provider_floe.tables import RUN_ORDER, Operation
 
-REWRITE, MANIFESTS, EXPIRE, ORPHANS = RUN_ORDER
+REWRITE, POSITION_DELETES, MANIFESTS, EXPIRE, ORPHANS = RUN_ORDER
 
-ASKS_FOR = {
-    IssueType.TOO_MANY_SMALL_FILES: REWRITE,
-    IssueType.TOO_MANY_LARGE_FILES: REWRITE,
-    IssueType.HIGH_FILE_COUNT: REWRITE,
-    IssueType.TOO_MANY_DELETE_FILES: REWRITE,
-    IssueType.HIGH_DELETE_FILE_RATIO: REWRITE,
-    IssueType.TOO_MANY_SNAPSHOTS: EXPIRE,
-    IssueType.OLD_SNAPSHOTS: EXPIRE,
-    IssueType.TOO_MANY_MANIFESTS: MANIFESTS,
-    IssueType.LARGE_MANIFEST_LIST: MANIFESTS,
-    IssueType.TOO_MANY_PARTITIONS: None,
-    IssueType.PARTITION_SKEW: None,
-    IssueType.TABLE_EMPTY: None,
-    IssueType.STALE_METADATA: None,
+ASKS_FOR: dict[IssueType, set[Operation]] = {
+    IssueType.TOO_MANY_SMALL_FILES: {REWRITE},
+    IssueType.TOO_MANY_LARGE_FILES: {REWRITE},
+    IssueType.HIGH_FILE_COUNT: {REWRITE},
+    IssueType.TOO_MANY_DELETE_FILES: {REWRITE, POSITION_DELETES},
+    IssueType.HIGH_DELETE_FILE_RATIO: {REWRITE, POSITION_DELETES},
+    IssueType.TOO_MANY_SNAPSHOTS: {EXPIRE},
+    IssueType.OLD_SNAPSHOTS: {EXPIRE},
+    IssueType.TOO_MANY_MANIFESTS: {MANIFESTS},
+    IssueType.LARGE_MANIFEST_LIST: {MANIFESTS},
+    IssueType.TOO_MANY_PARTITIONS: set(),
+    IssueType.PARTITION_SKEW: set(),
+    IssueType.TABLE_EMPTY: set(),
+    IssueType.STALE_METADATA: set(),
 }
 CLEANED = OperationHistory(runs=1, last_success_at=NOW - timedelta(days=1), last_run_at=NOW - timedelta(days=1))
 
@@ -61,7 +61,7 @@ def decide(
 def test_an_issue_asks_for_its_operation_from_warning_on_and_for_no_other(kind: IssueType, severity: Severity) -> None:
     for operation in Operation:
         found = decide(operation, issues=(issue(kind, severity),))
-        asked = ASKS_FOR[kind] is operation and severity is not Severity.INFO
+        asked = operation in ASKS_FOR[kind] and severity is not Severity.INFO
         assert found.disposition is (None if asked else Disposition.NO_WORK)
         assert any(kind in reason and "12" in reason for reason in found.reasons) is asked
 

@@ -10,7 +10,7 @@ from airflow_provider_floe.planning.estimates import estimate, estimate_text
 from airflow_provider_floe.planning.model import Estimate
 from airflow_provider_floe.tables import RUN_ORDER
 
-REWRITE, MANIFESTS, EXPIRE, ORPHANS = RUN_ORDER
+REWRITE, _, MANIFESTS, EXPIRE, ORPHANS = RUN_ORDER
 SEEN = TableMetrics(
     data_file_count=40, total_data_size_bytes=5 * 1024**3, manifest_count=9, total_manifest_size_bytes=3 * 1024**2
 )

@@ -89,7 +89,7 @@ def test_an_operation_that_is_switched_off_keeps_its_governor() -> None:
     ],
 )
 def test_an_owner_opts_out_by_table_property(properties: dict[str, str], out: set[Operation]) -> None:
-    everything = policy("all", rewrite_data_files={}, rewrite_manifests={}, expire_snapshots={}, orphan_cleanup={})
+    everything = policy("all", **{operation.policy_key: {} for operation in Operation})
     found = resolve([everything], ORDERS, properties)
     assert {operation for operation, one in found.items() if one.policy is None} == out
     for operation in out:

@@ -146,14 +146,13 @@ def test_no_setting_is_left_out_and_what_is_not_there_is_refused(java: bool) -> 
         "options": ["target-file-size-bytes"],
         "actions": ["rewriteIf", "stagingLocation"],
     }
-    capabilities = spark_capabilities(found, java=java, connection="c", catalogs={"prod": "lake"})
-    for operation, model in SETTINGS_MODELS.items():
-        capability = capabilities.operations[operation]
+    capabilities = spark_capabilities(found, java=java, route="spark-submit", connection="c", catalogs={"prod": "lake"})
+    for operation, capability in capabilities.operations.items():
         if operation is Operation.REMOVE_ORPHAN_FILES:
             assert not capability.supported
             assert "file_list_view" in capability.reason
             continue
-        wires = {field.alias or name for name, field in model.model_fields.items()}
+        wires = {field.alias or name for name, field in SETTINGS_MODELS[operation].model_fields.items()}
         assert capability.honoured | capability.refused.keys() == wires
     assert "cleanExpiredMetadata" in capabilities.operations[Operation.EXPIRE_SNAPSHOTS].refused
     assert "sortBy" in capabilities.operations[Operation.REWRITE_MANIFESTS].refused
