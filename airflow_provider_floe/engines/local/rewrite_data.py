@@ -108,7 +108,7 @@ def _prepare(
         table=table,
         snapshot_id=snapshot.snapshot_id,
         sequence_number=sequence_number if table.metadata.format_version > 1 else None,
-        known_deletes=frozenset(file.path for file in files if file.content is not FileContent.DATA),
+        known_deletes=frozenset(file.key for file in files if file.content is not FileContent.DATA),
         selection=selection,
         ordering=ordering_of(table, settings),
         index=index,
@@ -175,9 +175,9 @@ def _discard(run_: _Run, written: Sequence[Written]) -> None:
 
 
 def _commit(run_: _Run, written: Sequence[Written], *, drop_dangling: bool) -> Committed:
-    applied = {delete.path for one in written for delete in one.group.deletes}
+    applied = {delete.key for one in written for delete in one.group.deletes}
     if drop_dangling:
-        applied |= {delete.path for delete in run_.selection.dangling}
+        applied |= {delete.key for delete in run_.selection.dangling}
     replacement = Replacement(
         removed=[file for one in written for file in one.group.files],
         added=[file for one in written for file in one.files],
@@ -304,6 +304,7 @@ def _result(run_: _Run | None, message: str | None, started: float) -> Operation
         details={
             "commits": [one.snapshot_id for one in run_.commits],
             "file_groups": len(run_.done),
+            "file_groups_copied": sum(one.copied for one in run_.done),
             "conflicts": run_.conflicts,
         },
     )

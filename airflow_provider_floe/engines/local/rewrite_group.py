@@ -1,7 +1,8 @@
-"""Rewrites one file group: reads, orders, writes, and verifies before anything is committed."""
+"""Rewrites one file group, by copying row groups or by decoding, and verifies before anything is committed."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,22 +11,35 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
+from airflow_provider_floe.engines.local.commit import delete_quietly
+from airflow_provider_floe.engines.local.copy_plan import CopyPlan, plan_copy
+from airflow_provider_floe.engines.local.lineage import verify_lineage
 from airflow_provider_floe.engines.local.moving import MOST_OPEN, MovingWriter
 from airflow_provider_floe.engines.local.ordering import Ordering, ordered
 from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout
+from airflow_provider_floe.engines.local.raw_copy import copy_group
 from airflow_provider_floe.engines.local.reader import GroupReader
 from airflow_provider_floe.engines.local.recount import count_deleted
+from airflow_provider_floe.engines.local.thrift import FooterError
 from airflow_provider_floe.engines.local.verify import Expectation, verify_group
 from airflow_provider_floe.engines.local.writer import RollingWriter
+from airflow_provider_floe.errors import VerificationFailed
 from airflow_provider_floe.iceberg.selection import FileGroup, Selection
+from airflow_provider_floe.text import bytes_text, count_text
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Written:
-    """A group and the files that hold its rows now, not committed yet."""
+    """A group and the files that hold its rows now, not committed yet.
+
+    :ivar copied: the row groups were copied as they were.
+    """
 
     group: FileGroup
     files: Sequence[DataFile]
+    copied: bool = False
 
 
 def rewrite_group(
@@ -40,13 +54,92 @@ def rewrite_group(
     announce: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> Written:
-    """Write a group's live rows anew.
+    """Put a group's live rows into new files.
 
     :param memory_bytes: what buffers and DuckDB may take.
     :param announce: called with each file's path before it is written.
-    :param progress: called with the size of each file that was read; may raise to stop.
+    :param progress: called with the number of bytes that were read; may raise to stop.
     :raises VerificationFailed: when what was written is not what was read.
     """
+    text = f"{count_text(len(group.files), 'file')} ({bytes_text(group.size_bytes)})"
+    plan = _copy_plan(table, layout, ordering, selection, group)
+    if isinstance(plan, CopyPlan):
+        log.info("copying the row groups of %s into %s", text, count_text(len(plan.files), "file"))
+        files = _copied(table, layout, selection, group, plan, expected, announce, progress)
+        if files is not None:
+            return Written(group, files, copied=True)
+    else:
+        log.info("decoding %s: %s", text, plan)
+    files = _decoded(table, layout, ordering, selection, group, expected, memory_bytes, announce, progress)
+    deleted = count_deleted(table, group, expected.partition, memory_bytes // 2)
+    verify_group(table.io, table.schema(), expected, deleted, files, group.output_spec_id)
+    return Written(group, files)
+
+
+def _copy_plan(
+    table: Table, layout: ParquetLayout, ordering: Ordering, selection: Selection, group: FileGroup
+) -> CopyPlan | str:
+    """How the group can be copied, else why it cannot."""
+    if ordering.terms or ordering.z_columns:
+        return "its rows are put into order"
+    if group.deletes:
+        return f"{count_text(len(group.deletes), 'delete file')} may remove rows"
+    if group.moves:
+        return "its rows move to another partition spec"
+    if layout.lineage:
+        return "its rows carry their lineage along"
+    try:
+        return plan_copy(table, layout, selection, group)
+    except FooterError as error:
+        return str(error)
+
+
+def _copied(
+    table: Table,
+    layout: ParquetLayout,
+    selection: Selection,
+    group: FileGroup,
+    plan: CopyPlan,
+    expected: Expectation,
+    announce: Callable[[str], None],
+    progress: Callable[[int], None],
+) -> Sequence[DataFile] | None:
+    """The verified files; None, and nothing left behind, when the copy turned out not to be one."""
+    announced: list[str] = []
+    done = 0
+
+    def announce_copy(path: str) -> None:
+        announce(path)
+        announced.append(path)
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(size)
+
+    try:
+        files = copy_group(table, layout, selection, group, plan, expected, announce=announce_copy, progress=count)
+        verify_group(table.io, table.schema(), expected, 0, files, group.output_spec_id)
+    except (FooterError, VerificationFailed) as error:
+        log.warning("decoding after all, for the copy failed its check: %s", error)
+        delete_quietly(table, announced)
+        progress(-done)
+        return None
+    progress(group.size_bytes - done)
+    return files
+
+
+def _decoded(
+    table: Table,
+    layout: ParquetLayout,
+    ordering: Ordering,
+    selection: Selection,
+    group: FileGroup,
+    expected: Expectation,
+    memory_bytes: int,
+    announce: Callable[[str], None],
+    progress: Callable[[int], None],
+) -> Sequence[DataFile]:
     reader = GroupReader(table, layout, expected.partition, group.deletes)
     reader.load(group.files)
 
@@ -80,6 +173,6 @@ def rewrite_group(
     except BaseException:
         writer.abandon()
         raise
-    deleted = count_deleted(table, group, expected.partition, memory_bytes // 2)
-    verify_group(table.io, table.schema(), expected, deleted, files, group.output_spec_id)
-    return Written(group, files)
+    if layout.lineage:
+        verify_lineage(table.io, reader.lineage, files)
+    return files

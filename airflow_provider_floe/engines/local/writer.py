@@ -54,7 +54,7 @@ class RollingWriter:
         self._mark = mark
         self._sort_order_id = sort_order_id
         self._announce = announce
-        self._directory = _partition_directory(table, spec_id, partition)
+        self._directory = partition_directory(table, spec_id, partition)
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._pending_bytes = 0
@@ -127,7 +127,8 @@ def _rows_per_group(target_bytes: int, bytes_per_row: float) -> int:
     return min(ROWS_PER_GROUP, max(FEWEST_ROWS_PER_GROUP, rows))
 
 
-def _partition_directory(table: Table, spec_id: int, partition: Record) -> str:
+def partition_directory(table: Table, spec_id: int, partition: Record) -> str:
+    """Where below the data folder a partition's files go; ends with a slash unless it is empty."""
     spec = table.metadata.specs()[spec_id]
     schema = schema_for_spec(table.metadata, spec)
     return f"{spec.partition_to_path(partition, schema)}/" if spec.fields else ""
