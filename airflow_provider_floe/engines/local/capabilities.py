@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from airflow_provider_floe.engines.capabilities import Capabilities, OperationCapability, TableFeature
 from airflow_provider_floe.engines.local import guards
-from airflow_provider_floe.engines.local.rewrite_manifests import STAGING_REFUSED
 from airflow_provider_floe.policies.model import SETTINGS_MODELS
 from airflow_provider_floe.tables import Operation
 
-_REFUSED_SETTINGS: dict[Operation, dict[str, str]] = {
-    Operation.REWRITE_MANIFESTS: {"stagingLocation": STAGING_REFUSED},
-}
-
 _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
     Operation.REWRITE_DATA_FILES: {
-        TableFeature.FORMAT_V3: guards.ROW_LINEAGE,
-        TableFeature.DELETION_VECTORS: guards.DELETION_VECTORS,
         TableFeature.NON_PARQUET_FILES: guards.NOT_PARQUET,
         TableFeature.ENCRYPTED: guards.ENCRYPTED,
     },
     Operation.REWRITE_MANIFESTS: {
-        TableFeature.FORMAT_V3: guards.ROW_LINEAGE,
         TableFeature.ENCRYPTED: guards.ENCRYPTED,
     },
     Operation.EXPIRE_SNAPSHOTS: {
@@ -39,16 +31,13 @@ _NO_DELETE_FILES = OperationCapability(
 
 
 def local_capabilities(version: str) -> Capabilities:
-    """Every setting of every operation: those not refused are honoured at any value."""
+    """Every setting of every operation is honoured, at any value."""
     operations = {Operation.REWRITE_POSITION_DELETE_FILES: _NO_DELETE_FILES}
     for operation, model in SETTINGS_MODELS.items():
         if operation in operations:
             continue
-        refused = _REFUSED_SETTINGS.get(operation, {})
-        wires = {field.alias or name for name, field in model.model_fields.items()}
         operations[operation] = OperationCapability(
-            honoured=frozenset(wires - refused.keys()),
-            refused=refused,
+            honoured=frozenset(field.alias or name for name, field in model.model_fields.items()),
             refused_features={feature.value: why for feature, why in _REFUSED_FEATURES[operation].items()},
         )
     return Capabilities(engine="local", version=version, operations=operations)

@@ -18,8 +18,6 @@ USE_SPARK = "use engine spark"
 NEWEST_FORMAT = 3
 LINEAGE_NAMES = frozenset(field.name for field in LINEAGE)
 
-ROW_LINEAGE = f"format version 3: {USE_SPARK}"
-DELETION_VECTORS = f"deletion vectors: {USE_SPARK}"
 NOT_PARQUET = f"the local engine reads and writes Parquet only: {USE_SPARK}"
 ENCRYPTED = f"the local engine has no access to encryption keys: {USE_SPARK}"
 
