@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 120.0
 """How long an engine may be silent about a job before we stop asking."""
 _FIRST_PAUSE, _PAUSE = 0.05, 2.0
+_PACE = 20
+"""A job is asked about once in a twentieth of the time that it has taken so far."""
 
 
 def carry_out(engine: ResumableEngine, request: OperationRequest, context: OperationContext) -> OperationResult:
@@ -83,7 +85,7 @@ class _Waiting:
         self._job = job
 
     def to_its_end(self) -> JobStatus:
-        pause = _FIRST_PAUSE
+        began = time.monotonic()
         while True:
             self._context.checkpoint()
             status = self._patiently()
@@ -92,8 +94,7 @@ class _Waiting:
                 self._context.progress(status.done, status.total, f"{status.unit} of job {status.job.id}")
             if status.state is not JobState.RUNNING:
                 return status
-            time.sleep(pause)
-            pause = min(2 * pause, _PAUSE)
+            time.sleep(min(max((time.monotonic() - began) / _PACE, _FIRST_PAUSE), _PAUSE))
 
     def stopped(self) -> JobStatus | None:
         """The job cancelled, and how it ended then; None when it may still run."""

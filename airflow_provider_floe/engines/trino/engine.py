@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
+from airflow_provider_floe.engines.base import (
+    JobStatus,
+    OperationContext,
+    OperationRequest,
+    OperationResult,
+    RemoteJob,
+)
 from airflow_provider_floe.engines.capabilities import Capabilities, CatalogAccess, refused_settings
+from airflow_provider_floe.engines.remote import carry_out
 from airflow_provider_floe.engines.trino import expire, orphans, rewrite_data, rewrite_manifests
 from airflow_provider_floe.engines.trino.capabilities import (
     catalog_access,
@@ -17,7 +23,8 @@ from airflow_provider_floe.engines.trino.capabilities import (
     server_version,
     understood_calls,
 )
-from airflow_provider_floe.engines.trino.job import Job
+from airflow_provider_floe.engines.trino.job import Ended, Submission
+from airflow_provider_floe.engines.trino.polling import job_status, poll
 from airflow_provider_floe.engines.trino.session import Session
 from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting, UnsupportedTableFeature
 from airflow_provider_floe.iceberg.features import table_features
@@ -26,11 +33,17 @@ from airflow_provider_floe.tables import Operation
 
 log = logging.getLogger(__name__)
 
-_OPERATIONS: dict[Operation, Callable[[Job], OperationResult]] = {
-    Operation.REWRITE_DATA_FILES: rewrite_data.run,
-    Operation.REWRITE_MANIFESTS: rewrite_manifests.run,
-    Operation.EXPIRE_SNAPSHOTS: expire.run,
-    Operation.REMOVE_ORPHAN_FILES: orphans.run,
+_SUBMIT: dict[Operation, Callable[[Submission], RemoteJob | OperationResult]] = {
+    Operation.REWRITE_DATA_FILES: rewrite_data.submit,
+    Operation.REWRITE_MANIFESTS: rewrite_manifests.submit,
+    Operation.EXPIRE_SNAPSHOTS: expire.submit,
+    Operation.REMOVE_ORPHAN_FILES: orphans.submit,
+}
+_COLLECT: dict[Operation, Callable[[Ended], OperationResult]] = {
+    Operation.REWRITE_DATA_FILES: rewrite_data.collect,
+    Operation.REWRITE_MANIFESTS: rewrite_manifests.collect,
+    Operation.EXPIRE_SNAPSHOTS: expire.collect,
+    Operation.REMOVE_ORPHAN_FILES: orphans.collect,
 }
 
 
@@ -69,28 +82,56 @@ class TrinoEngine:
 
     def execute(self, request: OperationRequest, context: OperationContext) -> OperationResult:
         """Run one operation to its end; see :class:`~airflow_provider_floe.engines.base.Engine`."""
-        started = time.monotonic()
+        return carry_out(self, request, context)
+
+    def submit(self, request: OperationRequest, context: OperationContext) -> RemoteJob | OperationResult:
+        """Guard, and have the server register the query; it begins when it is polled for the first time.
+
+        A query that is registered and never polled has done nothing, and the server forgets it after five minutes. So
+        whoever dies before the query is on record leaves nothing behind.
+        """
         capabilities, understood = self._probe()
         access = self._access(capabilities, request)
         _refuse(capabilities, request, context)
         minimum = max(access.minimum_seconds.get(request.operation, {}).values(), default=0.0)
         with self._session() as session:
-            job = Job(
-                request=request,
-                context=context,
-                session=session,
-                catalog=self.catalogs.get(request.table.catalog, request.table.catalog),
-                minimum_retention=timedelta(seconds=minimum),
-                understood=understood,
-                clock_tolerance=self._clock_tolerance,
+            begun = _SUBMIT[request.operation](
+                Submission(
+                    request=request,
+                    context=context,
+                    session=session,
+                    catalog=self._catalog(request),
+                    minimum_retention=timedelta(seconds=minimum),
+                    understood=understood,
+                    clock_tolerance=self._clock_tolerance,
+                )
             )
-            result = _OPERATIONS[request.operation](job)
+        if isinstance(begun, OperationResult):
+            log.info("%s on %s: %s", request.operation, request.table, begun.message)
+            return begun.model_copy(update={"ignored_settings": request.ignored_settings})
+        log.info("%s on %s: query %s, %s", request.operation, request.table, begun.id, begun.url)
+        return begun
+
+    def poll(self, job: RemoteJob) -> JobStatus:
+        """Fetch what the server says next; see :class:`~airflow_provider_floe.engines.base.ResumableEngine`.
+
+        The server drops a query that nobody asks about for five minutes (its ``query.client.timeout``).
+
+        :raises EngineUnavailable: when it does not answer.
+        """
+        if job.state.get("over"):
+            return job_status(job)
+        with self._session() as session:
+            return poll(session, job)
+
+    def collect(self, request: OperationRequest, context: OperationContext, status: JobStatus) -> OperationResult:
+        """Hold what the query did against what was there before, and count it in the table's metadata."""
+        with self._session() as session:
+            ended = Ended(request, context, session, self._catalog(request), status)
+            result = _COLLECT[request.operation](ended)
         log.info("%s on %s: %s", request.operation, request.table, result.message)
         return result.model_copy(
-            update={
-                "duration_seconds": time.monotonic() - started,
-                "ignored_settings": request.ignored_settings,
-            }
+            update={"duration_seconds": ended.seconds, "ignored_settings": request.ignored_settings}
         )
 
     def cancel(self, query_id: str) -> bool:
@@ -100,6 +141,9 @@ class TrinoEngine:
         """
         with self._session() as session:
             return session.cancel(query_id)
+
+    def _catalog(self, request: OperationRequest) -> str:
+        return self.catalogs.get(request.table.catalog, request.table.catalog)
 
     def _session(self) -> Session:
         return Session(self._connect, self._connection)

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
-from airflow_provider_floe.engines.base import OperationResult
+from airflow_provider_floe.engines.base import OperationResult, RemoteJob
 from airflow_provider_floe.engines.local.expire import check_expiry_caps, expiry_happened, unreachable_deletions
 from airflow_provider_floe.engines.local.expire_commit import Removal, lost_refs
 from airflow_provider_floe.engines.storage_check import gone, verify_storage
 from airflow_provider_floe.engines.trino import sql
 from airflow_provider_floe.engines.trino.capabilities import CLEAN_METADATA, RETAIN_LAST
-from airflow_provider_floe.engines.trino.job import Job
+from airflow_provider_floe.engines.trino.job import Ended, Job, Submission
 from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
 from airflow_provider_floe.iceberg.reachability import unreachable_after
 from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire, undeletable_reason
@@ -37,16 +37,13 @@ class _Cut:
     snapshot_ids: tuple[int, ...]
 
 
-def run(job: Job) -> OperationResult:
-    """Expire what policy and table let go, as far as that can be said by age.
+def submit(job: Submission) -> RemoteJob | OperationResult:
+    """Have Trino expire what policy and table let go, as far as that can be said by age.
 
     :raises RetentionRefused: the table forbids deletion.
     :raises UnsafeOperation: a cap would be exceeded, or the clocks differ; nothing was deleted.
-    :raises VerificationFailed: Trino expired or deleted what it should not have.
     """
-    settings = job.request.settings
-    if not isinstance(settings, ExpireSnapshots):
-        raise ConfigurationError(f"expire_snapshots needs settings of expireSnapshots, not {type(settings).__name__}")
+    settings = _settings(job)
     before = job.load_table()
     if reason := undeletable_reason(before):
         raise RetentionRefused(f"{job.request.table}: {reason}")
@@ -65,17 +62,24 @@ def run(job: Job) -> OperationResult:
         "snapshot_ids": list(cut.snapshot_ids),
         "refs": list(plan.refs_to_drop),
     }
-    done = job.execute(
-        _call(job, settings, before.metadata.properties, cut.threshold, cleans),
-        detail=detail,
-        happened=lambda table, _: expiry_happened(table, detail),
-    )
+    call = _call(job, settings, before.metadata.properties, cut.threshold, cleans)
+    return job.send(call, detail=detail, before=before, facts=detail)
+
+
+def collect(job: Ended) -> OperationResult:
+    """What was expired, held against what was to be kept.
+
+    :raises VerificationFailed: Trino expired or deleted what it should not have.
+    """
+    job.require(lambda table: expiry_happened(table, job.facts))
     after = job.context.load_table()
+    before = job.before(after)
     left = {snapshot.snapshot_id for snapshot in after.metadata.snapshots}
     expired = [s.snapshot_id for s in before.metadata.snapshots if s.snapshot_id not in left]
-    _verify_expired(job, before, settings, expired)
+    _verify_expired(job, before, expired)
     _verify_refs(job, before, after, expired)
-    job.context.committed(detail)
+    job.context.committed(job.facts)
+    deletions = job.context.journal.recorded_deletions()
     deleted = gone(after, (deletion.path for deletion in deletions))
     verify_storage(job.context, job.request.table, "Trino")
     job.context.journal.mark_deleted(sorted(deleted))
@@ -91,16 +95,18 @@ def run(job: Job) -> OperationResult:
         bytes_deleted=sum(deletion.size_bytes for deletion in deletions if deletion.path in deleted),
         snapshot_before=before.metadata.current_snapshot_id,
         snapshot_after=after.metadata.current_snapshot_id,
-        details={
-            **detail,
-            "left_over": len(deletions) - len(deleted),
-            "query_id": done.query_id,
-            "reported": done.reported,
-        },
+        details={**job.facts, "left_over": len(deletions) - len(deleted), **job.told},
     )
 
 
-def _cut(job: Job, metadata: TableMetadata, settings: ExpireSnapshots, plan: ExpirePlan) -> _Cut:
+def _settings(job: Job) -> ExpireSnapshots:
+    settings = job.request.settings
+    if not isinstance(settings, ExpireSnapshots):
+        raise ConfigurationError(f"expire_snapshots needs settings of expireSnapshots, not {type(settings).__name__}")
+    return settings
+
+
+def _cut(job: Submission, metadata: TableMetadata, settings: ExpireSnapshots, plan: ExpirePlan) -> _Cut:
     """The smallest age that expires nothing of what is to be kept.
 
     Trino counts no snapshots, unless it is new, and knows nothing of staged ones: whatever is to be kept, and is no
@@ -121,7 +127,7 @@ def _cut(job: Job, metadata: TableMetadata, settings: ExpireSnapshots, plan: Exp
 
 
 def _call(
-    job: Job, settings: ExpireSnapshots, properties: Mapping[str, str], threshold: timedelta, cleans: bool
+    job: Submission, settings: ExpireSnapshots, properties: Mapping[str, str], threshold: timedelta, cleans: bool
 ) -> str:
     arguments = [f"retention_threshold => {sql.milliseconds(-(-threshold // timedelta(milliseconds=1)))}"]
     if RETAIN_LAST in job.understood:
@@ -132,9 +138,9 @@ def _call(
     return f"expire_snapshots({', '.join(arguments)})"
 
 
-def _verify_expired(job: Job, before: Table, settings: ExpireSnapshots, expired: list[int]) -> None:
+def _verify_expired(job: Ended, before: Table, expired: list[int]) -> None:
     """:raises VerificationFailed: when snapshots are gone that policy or table keep."""
-    allowed = set(snapshots_to_expire(before.metadata, settings, job.context.now()).snapshot_ids)
+    allowed = set(snapshots_to_expire(before.metadata, _settings(job), job.context.now()).snapshot_ids)
     if wrong := sorted(set(expired) - allowed):
         raise VerificationFailed(
             f"Trino expired snapshots {', '.join(map(str, wrong))} of {job.request.table}, which were to be kept: "

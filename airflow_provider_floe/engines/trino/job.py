@@ -1,4 +1,4 @@
-"""One operation on its way through Trino: the right table, a record of the query, and its end."""
+"""One operation on its way through Trino: the right table, a query that is on record before it begins, and its end."""
 
 from __future__ import annotations
 
@@ -8,30 +8,28 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
+from trino.exceptions import TrinoQueryError
 
-from airflow_provider_floe.engines.base import SUMMARY_EVIDENCE, OperationContext, OperationRequest
-from airflow_provider_floe.engines.trino import sql
-from airflow_provider_floe.engines.trino.failures import ConnectionLost
-from airflow_provider_floe.engines.trino.session import Done, Session
-from airflow_provider_floe.errors import (
-    CommitConflict,
-    CommitOutcomeUnknown,
-    ConfigurationError,
-    EngineFailed,
-    EngineUnavailable,
-    FloeError,
-    OperationCancelled,
-    UnsafeOperation,
+from airflow_provider_floe.engines.base import (
+    SUMMARY_EVIDENCE,
+    JobState,
+    JobStatus,
+    OperationContext,
+    OperationRequest,
+    RemoteJob,
 )
+from airflow_provider_floe.engines.trino import sql
+from airflow_provider_floe.engines.trino.failures import translate
+from airflow_provider_floe.engines.trino.session import Session
+from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable, FloeError, UnsafeOperation
 
 QUERY_ID = "trino_query_id"
 """Snapshot summary property that Trino writes."""
 
 _LOOKS = 3
-_LOOKS_AFTER_LOSS = 5
-_PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -39,23 +37,31 @@ class Job:
     """One operation.
 
     :ivar catalog: Trino's name of the table's catalog.
-    :ivar minimum_retention: the least that the server takes for this operation.
-    :ivar understood: the calls and session properties that the server has, of those that differ between versions.
-    :ivar clock_tolerance: how far the server's clock and ours may differ.
     """
 
     request: OperationRequest
     context: OperationContext
     session: Session
     catalog: str
-    minimum_retention: timedelta
-    understood: frozenset[str]
-    clock_tolerance: timedelta
 
     @property
     def table_sql(self) -> str:
         """The table's name, for statements."""
         return sql.table_name(self.catalog, self.request.table)
+
+
+@dataclass(frozen=True)
+class Submission(Job):
+    """One that is to be sent.
+
+    :ivar minimum_retention: the least that the server takes for this operation.
+    :ivar understood: the calls and session properties that the server has, of those that differ between versions.
+    :ivar clock_tolerance: how far the server's clock and ours may differ.
+    """
+
+    minimum_retention: timedelta
+    understood: frozenset[str]
+    clock_tolerance: timedelta
 
     def load_table(self) -> Table:
         """The table, which is known to be the one that Trino sees under its name.
@@ -93,70 +99,116 @@ class Job:
         threshold = max(server - older_than, self.minimum_retention, timedelta(0))
         return threshold, server - threshold
 
-    def execute(
+    def send(
         self,
         call: str,
         where: str = "",
+        *,
+        before: Table,
+        facts: Mapping[str, Any],
         detail: Mapping[str, Any] | None = None,
-        happened: Callable[[Table, str], bool] | None = None,
-    ) -> Done:
-        """Run a table procedure to its end, on record from its start, and cancelled when the context says so.
+    ) -> RemoteJob:
+        """Have the server take a table procedure. It begins when it is asked about it for the first time.
 
-        :param detail: what the operation record keeps until the procedure has ended.
-        :param happened: whether the table shows that the query, of this id, committed although it failed; default:
-            by the id that Trino puts on snapshots.
-        :raises CommitOutcomeUnknown: when the connection was lost, and Trino cannot be asked what became of the query.
+        So the query is on record before it does anything, and one whose worker dies before that never runs.
+
+        :param before: the table as it is now.
+        :param facts: JSON; what is known now and needed when the procedure has ended.
+        :param detail: what the operation record keeps as what is being committed.
         """
-        statement = f"ALTER TABLE {self.table_sql} EXECUTE {call}{where}\n-- floe operation {self.request.operation_id}"
-        happened = happened or (lambda table, query_id: bool(snapshots_of(table, query_id)))
-        query_id = ""
-
-        def submitted(found: str) -> None:
-            nonlocal query_id
-            query_id = found
-            self.context.remote_job(found)
-            self.context.committing({**(detail or {}), SUMMARY_EVIDENCE: {QUERY_ID: found}})
-
-        def waiting(statistics: dict[str, Any]) -> None:
-            self.context.checkpoint()
-            done, total = int(statistics.get("completedSplits", 0)), int(statistics.get("totalSplits", 0))
-            self.context.progress(done, total, f"splits of query {query_id}")
-
         self.context.checkpoint()
-        try:
-            return self.session.run(statement, submitted=submitted, waiting=waiting)
-        except ConnectionLost as error:
-            if not query_id:
-                raise
-            return self._after_loss(query_id, error, happened)
-        except (CommitConflict, EngineFailed, EngineUnavailable, OperationCancelled):
-            # A commit may have happened all the same: its answer got lost, or it was faster than our cancelling
-            if query_id and happened(self.context.load_table(), query_id):
-                return Done(query_id, [], None)
-            raise
+        statement = f"ALTER TABLE {self.table_sql} EXECUTE {call}{where}\n-- floe operation {self.request.operation_id}"
+        answer = self.session.send(statement)
+        if answer.error is not None:
+            raise translate(TrinoQueryError(answer.error, answer.query_id), self.session.connection)
+        state = {
+            "next_uri": answer.next_uri,
+            "sent_at": time.time(),
+            "metadata_before": before.metadata_location,
+            "facts": dict(facts),
+        }
+        job = RemoteJob(id=answer.query_id, url=answer.info_uri, state=state)
+        self.context.remote_job(job.id, url=job.url, state=job.state)
+        self.context.committing({**(detail or {}), SUMMARY_EVIDENCE: {QUERY_ID: job.id}})
+        return job
 
-    def _after_loss(self, query_id: str, error: FloeError, happened: Callable[[Table, str], bool]) -> Done:
-        """Ask anew what became of a query; one that still runs is cancelled, since nobody fetches its result."""
-        state = None
-        for look in range(_LOOKS_AFTER_LOSS):
-            try:
-                over = self.session.cancel(query_id)
-                state = self.session.state(query_id)
-                break
-            except FloeError:
-                over = False
-                time.sleep(_PAUSE_SECONDS * 2**look)
-        if not over:
-            raise CommitOutcomeUnknown(
-                f"the connection {self.session.connection!r} to Trino was lost while query {query_id} ran, and it "
-                f"cannot be asked what became of it: {error}"
+
+@dataclass(frozen=True)
+class Ended(Job):
+    """One whose query is over.
+
+    :ivar status: how it ended.
+    """
+
+    status: JobStatus
+
+    @property
+    def query_id(self) -> str:
+        """Trino's id of the query."""
+        return self.status.job.id
+
+    @property
+    def reported(self) -> dict[str, Any]:
+        """The numbers that table procedures of newer servers return, by name."""
+        return {str(row[0]): row[1] for row in self.status.job.state.get("rows", ()) if len(row) == 2}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What :meth:`Submission.send` was given."""
+        found: dict[str, Any] = self.status.job.state["facts"]
+        return found
+
+    @property
+    def seconds(self) -> float:
+        """Since the query was sent."""
+        return max(0.0, time.time() - float(self.status.job.state["sent_at"]))
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """For the details of the result."""
+        return {
+            "query_id": self.query_id,
+            "reported": self.reported,
+            **({"info_uri": self.status.job.url} if self.status.job.url else {}),
+        }
+
+    def before(self, now: Table) -> Table:
+        """The table as it was when the query was sent.
+
+        :param now: the table as it is now.
+        :raises UnsafeOperation: when its metadata file is gone.
+        """
+        location = str(self.status.job.state["metadata_before"])
+        try:
+            metadata = FromInputFile.table_metadata(now.io.new_input(location))
+        except FileNotFoundError as error:
+            raise UnsafeOperation(
+                f"{location}, which describes {self.request.table} before query {self.query_id}, is gone, so what the "
+                "query did cannot be verified: raise the table's write.metadata.previous-versions-max"
             ) from error
-        if state == "FINISHED" or happened(self.context.load_table(), query_id):
-            return Done(query_id, [], None)
-        raise EngineUnavailable(
-            f"the connection {self.session.connection!r} to Trino was lost, and no commit of query {query_id} is in "
-            f"the table: {error}"
-        ) from error
+        return Table(now.name(), metadata, location, now.io, now.catalog)
+
+    def require(self, happened: Callable[[Table], bool]) -> None:
+        """Go on only if the query did its work.
+
+        A commit may have happened although the query failed or is forgotten: the answer was lost, or the commit faster
+        than a cancellation.
+
+        :param happened: whether the table shows it.
+        :raises FloeError: the query's own error, when it did not.
+        """
+        if self.status.state is JobState.FINISHED or happened(self.context.load_table()):
+            return
+        raise self._error()
+
+    def _error(self) -> FloeError:
+        error = self.status.job.state.get("error")
+        if error is not None:
+            return translate(TrinoQueryError(error, self.query_id), self.session.connection)
+        return EngineUnavailable(
+            f"Trino on connection {self.session.connection!r} does not know query {self.query_id} any more, as after a "
+            f"restart, and no commit of it is in {self.request.table}"
+        )
 
 
 def snapshots_of(table: Table, query_id: str) -> list[Snapshot]:

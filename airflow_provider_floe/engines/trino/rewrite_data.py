@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from airflow_provider_floe.engines.base import OperationResult
+from airflow_provider_floe.engines.base import OperationResult, RemoteJob
 from airflow_provider_floe.engines.trino import sql
 from airflow_provider_floe.engines.trino.capabilities import TARGET_SIZE
-from airflow_provider_floe.engines.trino.job import Job, snapshots_of, summary
+from airflow_provider_floe.engines.trino.job import Ended, Submission, snapshots_of, summary
 from airflow_provider_floe.engines.trino.verification import verify_rows
 from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting
 from airflow_provider_floe.iceberg.filters import matching_paths
@@ -20,11 +20,10 @@ _LONGEST_LIST = 900_000
 """Characters: Trino takes statements of up to a million."""
 
 
-def run(job: Job) -> OperationResult:
-    """Rewrite what the selection finds, as far as Trino rewrites it.
+def submit(job: Submission) -> RemoteJob | OperationResult:
+    """Have Trino rewrite what the selection finds, as far as it rewrites that.
 
     :raises UnsupportedSetting: the filter matches more files than one statement can name.
-    :raises VerificationFailed: what Trino committed has not the rows of before.
     """
     settings = job.request.settings
     if not isinstance(settings, RewriteDataFiles):
@@ -48,11 +47,20 @@ def run(job: Job) -> OperationResult:
     if TARGET_SIZE in job.understood:
         target = f"{sql.name(job.catalog)}.{TARGET_SIZE}"
         job.session.rows(f"SET SESSION {target} = {sql.size(selection.target_bytes)}")
-    before = table.metadata.current_snapshot_id
+    detail = {"snapshot_before": table.metadata.current_snapshot_id}
     # The threshold says which files are small enough to be rewritten, not how large they become
-    done = job.execute(f"optimize(file_size_threshold => {sql.size(threshold)})", where, {"snapshot_before": before})
+    call = f"optimize(file_size_threshold => {sql.size(threshold)})"
+    return job.send(call, where, detail=detail, before=table, facts=detail)
+
+
+def collect(job: Ended) -> OperationResult:
+    """What was rewritten.
+
+    :raises VerificationFailed: what Trino committed has not the rows of before.
+    """
+    job.require(lambda table: bool(snapshots_of(table, job.query_id)))
     after = job.context.load_table()
-    ours = snapshots_of(after, done.query_id)
+    ours = snapshots_of(after, job.query_id)
     rows = [verify_rows(job, after, snapshot) for snapshot in ours]
     if ours:
         job.context.committed({"snapshot_id": ours[-1].snapshot_id})
@@ -74,9 +82,9 @@ def run(job: Job) -> OperationResult:
         files_added=added,
         bytes_added=total("added-files-size"),
         delete_files_removed=total("removed-delete-files"),
-        snapshot_before=before,
+        snapshot_before=job.facts["snapshot_before"],
         snapshot_after=after.metadata.current_snapshot_id,
-        details={"rows": rows[-1] if rows else None, "reported": done.reported, **_query(done.query_id, done.info_uri)},
+        details={"rows": rows[-1] if rows else None, **job.told},
     )
 
 
@@ -95,7 +103,3 @@ def _where(groups: Sequence[FileGroup], text: str) -> str:
             "narrow the filter, leave it out, or use engine local or spark"
         )
     return f' WHERE "$path" IN ({names})'
-
-
-def _query(query_id: str, info_uri: str | None) -> dict[str, str]:
-    return {"query_id": query_id, **({"info_uri": info_uri} if info_uri else {})}

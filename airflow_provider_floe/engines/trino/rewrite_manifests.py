@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Snapshot, ancestors_of
 
-from airflow_provider_floe.engines.base import OperationResult
-from airflow_provider_floe.engines.trino.job import Job, snapshots_of, summary
+from airflow_provider_floe.engines.base import OperationResult, RemoteJob
+from airflow_provider_floe.engines.trino.job import QUERY_ID, Ended, Submission, snapshots_of, summary
 from airflow_provider_floe.engines.trino.verification import verify_same_files
 from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.iceberg.manifest_selection import manifest_work
@@ -15,11 +15,8 @@ from airflow_provider_floe.policies.model import RewriteManifests
 _CREATED, _REPLACED = "manifests-created", "manifests-replaced"
 
 
-def run(job: Job) -> OperationResult:
-    """Rewrite the manifests of the current snapshot, where that would leave fewer or better ones.
-
-    :raises VerificationFailed: what Trino committed has not the files of before.
-    """
+def submit(job: Submission) -> RemoteJob | OperationResult:
+    """Have Trino rewrite the manifests of the current snapshot, where that would leave fewer or better ones."""
     settings = job.request.settings
     if not isinstance(settings, RewriteManifests):
         raise ConfigurationError(f"rewrite_manifests needs settings of rewriteManifests, not {type(settings).__name__}")
@@ -28,9 +25,19 @@ def run(job: Job) -> OperationResult:
     work = manifest_work(table, settings)
     if not work.found:
         return OperationResult(changed=False, message=work.summary, snapshot_before=before, snapshot_after=before)
-    done = job.execute("optimize_manifests", detail={"snapshot_before": before})
+    detail = {"snapshot_before": before}
+    return job.send("optimize_manifests", detail=detail, before=table, facts=detail)
+
+
+def collect(job: Ended) -> OperationResult:
+    """Which manifests were rewritten.
+
+    :raises VerificationFailed: what Trino committed has not the files of before.
+    """
+    before = job.facts["snapshot_before"]
+    job.require(lambda table: bool(_rewrites(job, table)))
     after = job.context.load_table()
-    ours = snapshots_of(after, done.query_id) or _new_rewrites(table, after)
+    ours = _rewrites(job, after)
     for snapshot in ours:
         verify_same_files(job, after, snapshot)
     if ours:
@@ -44,17 +51,19 @@ def run(job: Job) -> OperationResult:
         manifests_added=created,
         snapshot_before=before,
         snapshot_after=after.metadata.current_snapshot_id,
-        details={"query_id": done.query_id, "reported": done.reported},
+        details=job.told,
     )
 
 
-def _new_rewrites(before: Table, after: Table) -> list[Snapshot]:
-    """Rewrites of manifests by Trino since ``before``: some versions do not put the query's id on them."""
-    known = {snapshot.snapshot_id for snapshot in before.metadata.snapshots}
-    return [
-        snapshot
-        for snapshot in after.metadata.snapshots
-        if snapshot.snapshot_id not in known
-        and _CREATED in summary(snapshot)
-        and summary(snapshot).get("engine-name") == "trino"
-    ]
+def _rewrites(job: Ended, table: Table) -> list[Snapshot]:
+    """The query's own snapshots: some versions do not put its id on those, but then no other rewrite ran meanwhile."""
+    if named := snapshots_of(table, job.query_id):
+        return named
+    found = []
+    for snapshot in ancestors_of(table.current_snapshot(), table.metadata):
+        if snapshot.snapshot_id == job.facts["snapshot_before"]:
+            break
+        told = summary(snapshot)
+        if _CREATED in told and told.get("engine-name") == "trino" and QUERY_ID not in told:
+            found.append(snapshot)
+    return found[::-1]

@@ -1,14 +1,15 @@
-"""Runs statements on Trino, keeps watch over them, and cancels them for good."""
+"""Sends statements to Trino, fetches what it says of them step by step, and cancels them for good."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from threading import Event, Thread
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
+
+from trino.exceptions import TrinoQueryError
 
 from airflow_provider_floe.engines.trino import sql
 from airflow_provider_floe.engines.trino.failures import CLIENT_ERRORS, translate
@@ -16,27 +17,31 @@ from airflow_provider_floe.errors import FloeError
 
 log = logging.getLogger(__name__)
 
-_FIRST_LOOK, _LOOK = 0.02, 0.5
 _CANCEL_SECONDS = 15.0
-_OVER = ("FINISHED", "FAILED")
+OVER = ("FINISHED", "FAILED")
+"""States of a query that does not run any more."""
+_CONSUMED = (404, 410)
+
+
+class TokenConsumed(Exception):
+    """What an address led to was fetched, and the next one too; or the server does not know the query any more."""
 
 
 @dataclass(frozen=True)
-class Done:
-    """A statement that came to its end.
+class Answer:
+    """What the server said of a statement.
 
-    :ivar rows: what it returned; table procedures of older servers return nothing.
-    :ivar info_uri: the query's page in Trino's UI.
+    :ivar next_uri: where it says more; None when the statement is over.
+    :ivar rows: what it returned with this answer.
+    :ivar error: why it failed, in Trino's own words.
     """
 
     query_id: str
-    rows: list[list[Any]]
     info_uri: str | None
-
-    @property
-    def reported(self) -> dict[str, Any]:
-        """The numbers that table procedures of newer servers return, by name."""
-        return {str(row[0]): row[1] for row in self.rows if len(row) == 2}
+    next_uri: str | None
+    statistics: dict[str, Any] = field(default_factory=dict)
+    rows: list[list[Any]] = field(default_factory=list)
+    error: dict[str, Any] | None = None
 
 
 class Session:
@@ -71,41 +76,54 @@ class Session:
         except CLIENT_ERRORS as error:
             raise translate(error, self.connection) from error
 
-    def run(
-        self, statement: str, *, submitted: Callable[[str], None], waiting: Callable[[dict[str, Any]], None]
-    ) -> Done:
-        """Run a long statement to its end.
+    def send(self, statement: str) -> Answer:
+        """Register a statement. The server begins with it only when the answer's ``next_uri`` is fetched.
 
-        :param submitted: called once with the query's id, as soon as the server has given it.
-        :param waiting: called again and again with the query's statistics. What either raises cancels the query, as
-            do signals; the exception goes on when the query is gone from the server.
         :raises FloeError: see :func:`~airflow_provider_floe.engines.trino.failures.translate`.
         """
-        attempt = _Attempt(self._open.cursor(), statement)
-        told = False
-        try:
-            attempt.start()
-            while not attempt.over.wait(_LOOK if told else _FIRST_LOOK):
-                if not told and attempt.query_id:
-                    told = True
-                    submitted(attempt.query_id)
-                waiting(dict(attempt.cursor.stats or {}))
-        except BaseException:
-            self._abandon(attempt)
-            raise
-        if attempt.error is not None:
-            raise translate(attempt.error, self.connection) from attempt.error
-        if not told:
-            submitted(attempt.query_id or "")
-        return Done(attempt.query_id or "", attempt.rows, attempt.cursor.info_uri)
+        request = self._request()
+        return self._answer("", request, lambda: request.post(statement))
 
-    def state(self, query_id: str) -> str | None:
-        """The query's state; None when the server does not know it, as after a restart.
+    def fetch(self, query_id: str, next_uri: str) -> Answer:
+        """Ask how a statement stands; the server takes a second at most. Asking the same again is answered the same.
+
+        :raises TokenConsumed: when somebody has fetched further, or the query is not known any more.
+        :raises FloeError: see :func:`~airflow_provider_floe.engines.trino.failures.translate`.
+        """
+        request = self._request()
+        return self._answer(query_id, request, lambda: request.get(next_uri))
+
+    def _request(self) -> Any:
+        """The client's own request, with its credentials; the client offers no other way to fetch step by step."""
+        return self._open._create_request()
+
+    def _answer(self, query_id: str, request: Any, ask: Callable[[], Any]) -> Answer:
+        try:
+            response = ask()
+            if response.status_code in _CONSUMED:
+                raise TokenConsumed(f"{query_id}: {response.status_code}")
+            status = request.process(response)
+        except TrinoQueryError as error:
+            told = {"errorName": error.error_name, "errorType": error.error_type, "message": error.message}
+            return Answer(error.query_id or query_id, None, None, error=told)
+        except CLIENT_ERRORS as error:
+            raise translate(error, self.connection) from error
+        rows = status.rows if isinstance(status.rows, list) else []  # large results come otherwise; ours are small
+        return Answer(status.id, status.info_uri, status.next_uri, dict(status.stats), rows)
+
+    def state(self, query_id: str) -> tuple[str, dict[str, Any] | None] | None:
+        """The query's state, and its error; None when the server does not know it, as after a restart.
 
         :raises FloeError: when the server does not answer.
         """
-        found = self.rows(f"SELECT state FROM system.runtime.queries WHERE query_id = {sql.text(query_id)}")
-        return str(found[0][0]) if found else None
+        found = self.rows(
+            f"SELECT state, error_code, error_type FROM system.runtime.queries WHERE query_id = {sql.text(query_id)}"
+        )
+        if not found:
+            return None
+        state, name, kind = found[0]
+        error = {"errorName": name, "errorType": kind, "message": "the query failed"} if state == "FAILED" else None
+        return str(state), error
 
     def cancel(self, query_id: str) -> bool:
         """Kill a query by its id, from whatever process.
@@ -113,51 +131,13 @@ class Session:
         :returns: whether it is over by then.
         """
         give_up = time.monotonic() + _CANCEL_SECONDS
-        while (state := self.state(query_id)) not in (None, *_OVER):
+        while (known := self.state(query_id)) is not None and known[0] not in OVER:
             try:
                 self.rows(f"CALL system.runtime.kill_query({sql.text(query_id)}, 'cancelled by Floe')")
             except FloeError as error:
                 log.info("query %s was not killed: %s", query_id, error)  # it may have ended by itself
             if time.monotonic() > give_up:
-                log.error("query %s is still %s: kill it on the server", query_id, state)
+                log.error("query %s is still %s: kill it on the server", query_id, known[0])
                 return False
             time.sleep(0.1)
         return True
-
-    def _abandon(self, attempt: _Attempt) -> None:
-        """Cancel, and wait until the server has let go of the query."""
-        give_up = time.monotonic() + _CANCEL_SECONDS
-        while attempt.query_id is None and not attempt.over.wait(_FIRST_LOOK) and time.monotonic() < give_up:
-            pass  # the request that submits it is under way
-        if attempt.query_id is None:
-            return
-        try:
-            self.cancel(attempt.query_id)
-        except FloeError as error:
-            log.error("query %s may still run, kill it on the server: %s", attempt.query_id, error)
-
-
-class _Attempt(Thread):
-    """One statement, fetched to its end in a thread of its own: the client offers no way to wait for a while."""
-
-    def __init__(self, cursor: Any, statement: str) -> None:
-        super().__init__(name="floe-trino", daemon=True)
-        self.cursor = cursor
-        self._statement = statement
-        self.over = Event()
-        self.rows: list[list[Any]] = []
-        self.error: Exception | None = None
-
-    @property
-    def query_id(self) -> str | None:
-        """None until the server has answered for the first time."""
-        found: str | None = self.cursor.query_id
-        return found
-
-    def run(self) -> None:
-        try:
-            self.rows = self.cursor.execute(self._statement).fetchall()
-        except Exception as error:
-            self.error = error
-        finally:
-            self.over.set()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 from harness.services.base import Facts
+from harness.services.brake import CommitBrake
 from harness.tables import BY_PART, SCHEMA, FakeContext, context_for, rows
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
@@ -34,6 +36,10 @@ class Server:
     facts: Facts
     catalog: RestCatalog
 
+    @property
+    def address(self) -> str:
+        return f"http://{self.facts['host']}:{self.facts['port']}"
+
     def connect(self) -> Connection:
         return connect(host=self.facts["host"], port=int(self.facts["port"]), user="tester")
 
@@ -42,16 +48,47 @@ class Server:
 
     def query(self, query_id: str) -> dict[str, Any]:
         """What the server knows of a query."""
-        address = f"http://{self.facts['host']}:{self.facts['port']}/v1/query/{query_id}"
-        with urlopen(Request(address, headers={"X-Trino-User": "tester"})) as answer:
+        with urlopen(Request(f"{self.address}/v1/query/{query_id}", headers={"X-Trino-User": "tester"})) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
+
+    def queries(self, operation_id: str) -> list[list[Any]]:
+        """Id, state and error of every query that carried out the operation, in order."""
+        return self.rows(
+            "SELECT query_id, state, error_code FROM system.runtime.queries "
+            f"WHERE query LIKE 'ALTER TABLE%floe operation {operation_id}' ORDER BY created"
+        )
 
     def rows(self, statement: str) -> list[list[Any]]:
         """What Trino answers, on a connection of its own."""
         with self.connect() as connection:
             found: list[list[Any]] = connection.cursor().execute(statement).fetchall()
             return found
+
+
+@contextmanager
+def braked_catalog(server: Server, services: Mapping[str, Facts]) -> Iterator[tuple[CommitBrake, str]]:
+    """A catalog of the server, by a name of its own, on the REST catalog: its commits can be held up."""
+    name, s3 = f"braked_{uuid4().hex[:8]}", services["s3"]
+    with CommitBrake(services["rest"]["uri"]) as brake:
+        properties = {
+            "iceberg.catalog.type": "rest",
+            "iceberg.rest-catalog.uri": brake.uri,
+            "fs.native-s3.enabled": "true",
+            "s3.endpoint": s3["endpoint"],
+            "s3.region": s3["region"],
+            "s3.path-style-access": "true",
+            "s3.aws-access-key": s3["key"],
+            "s3.aws-secret-key": s3["secret"],
+            "iceberg.expire-snapshots.min-retention": "0s",
+        }
+        told = ", ".join(f"\"{key}\" = '{value}'" for key, value in properties.items())
+        server.rows(f"CREATE CATALOG {name} USING iceberg WITH ({told})")
+        try:
+            yield brake, name
+        finally:
+            brake.drop()
+            server.rows(f"DROP CATALOG {name}")
 
 
 def small_files(
@@ -98,11 +135,12 @@ def run(
     context: FakeContext | None = None,
     *,
     catalog: str = "lake",
+    operation_id: str | None = None,
 ) -> OperationResult:
     """Run one operation; the table is refreshed."""
     *namespace, name = table.name()
     ref = TableRef(catalog, tuple(namespace), name)
-    request = OperationRequest(uuid4().hex, ref, operation, settings)
+    request = OperationRequest(operation_id or uuid4().hex, ref, operation, settings)
     try:
         return engine.execute(request, context or now_context(table))
     finally:
