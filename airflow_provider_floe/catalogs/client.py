@@ -21,18 +21,22 @@ from pyiceberg.exceptions import (
     NoSuchPropertyException,
     NoSuchTableError,
     NotInstalledError,
-    OAuthError,
     RESTError,
-    UnauthorizedError,
 )
 from pyiceberg.table import Table
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_floe.catalogs.base import CatalogClient, CatalogKind, ConnectionFields
+from airflow_provider_floe.catalogs.diagnosis import advice
 from airflow_provider_floe.catalogs.fields import catalog_name, secrets_of, without_secrets
 from airflow_provider_floe.catalogs.registry import kind_of
-from airflow_provider_floe.catalogs.sql import sql_metadata_location, sql_namespaces, sql_tables
+from airflow_provider_floe.catalogs.sql import (
+    sql_catalog_names,
+    sql_metadata_location,
+    sql_namespaces,
+    sql_tables,
+)
 from airflow_provider_floe.errors import (
     CatalogUnavailable,
     ConfigurationError,
@@ -40,7 +44,8 @@ from airflow_provider_floe.errors import (
     TableNotFound,
     TableUnreadable,
 )
-from airflow_provider_floe.tables import TableRef
+from airflow_provider_floe.tables import Operation, TableRef
+from airflow_provider_floe.text import count_text
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +53,6 @@ _TIMED_REST = "airflow_provider_floe.catalogs.rest.TimedRestCatalog"
 _LISTING_THREADS = 8
 _ONE_THREAD_EACH = ("hive",)
 """Types of pyiceberg's catalogs with a single connection, which two threads must not use at once."""
-_DENIED = (UnauthorizedError, ForbiddenError, OAuthError)
 _NO_ANSWER = (RESTError, RequestException, SQLAlchemyError)
 
 
@@ -73,7 +77,8 @@ class PyicebergCatalog:
         properties = kind.properties(connection)
         self.name = catalog_name(connection)
         self.kind = kind.name
-        self.cannot = kind.cannot
+        self._kind = kind
+        self._connection = connection
         self._conn_id = connection.conn_id
         self._properties = properties
         self._secrets = secrets_of(connection, properties)
@@ -150,13 +155,31 @@ class PyicebergCatalog:
         with self._explained(f"the metadata location of {table} cannot be read"):
             return sql_metadata_location(catalog, table)
 
+    def cannot(self, operation: Operation) -> str | None:
+        """See :meth:`CatalogClient.cannot`. A server that says that it is Nessie counts as one, whatever the kind."""
+        known = self._kind.cannot(operation)
+        if known is None and self.catalog.properties.get("nessie.is-nessie-catalog") == "true":
+            from airflow_provider_floe.catalogs.rest_servers import NessieKind
+
+            return NessieKind().cannot(operation)
+        return known
+
     def describe(self) -> str:
         """See :meth:`CatalogClient.describe`."""
         started = time.monotonic()
         count = len(self.namespaces())
         milliseconds = (time.monotonic() - started) * 1000
         where = f"{self.kind} catalog {self.name!r} at {self._server}"
-        return f"{where}: {count} namespaces, answered in {milliseconds:.0f} ms"
+        found = f"{where}: {count_text(count, 'namespace')}, answered in {milliseconds:.0f} ms"
+        return found if count else f"{found}; {self._if_unexpected()}"
+
+    def _if_unexpected(self) -> str:
+        """What may be wrong with a connection to a catalog that is empty."""
+        catalog = self.catalog
+        if isinstance(catalog, SqlCatalog) and (others := sql_catalog_names(catalog)):
+            named = ", ".join(repr(name) for name in others)
+            return f"its database holds rows of {named}: if that is the catalog, write so in field 'catalog_name'"
+        return "if there should be some, check field 'warehouse' and what the sign-in may see"
 
     @property
     def _server(self) -> str:
@@ -192,18 +215,14 @@ class PyicebergCatalog:
 
     def _unavailable(self, what: str, error: Exception) -> CatalogUnavailable:
         self._opened = {}  # what it learnt of the server when it opened may be wrong: open anew next time
-        if isinstance(error, _DENIED):
-            check = "the connection's credential, token and scope are right"
-        elif isinstance(error, SQLAlchemyError):
-            check = "the database runs, URI and login are right, and it holds the catalog's tables"
-        else:
-            check = f"{self._server} is up and is an Iceberg catalog, and the connection's warehouse is right"
         where = f"catalog {self.name!r} of connection {self._conn_id!r}"
-        return CatalogUnavailable(f"{where}: {what} ({self._told(error)}); check that {check}")
+        fix = without_secrets(advice(self._connection, self._properties, self._server, error), self._secrets)
+        return CatalogUnavailable(f"{where}: {what} ({self._told(error)}); {fix}")
 
     def _told(self, error: Exception) -> str:
         """The error's first line, without secrets."""
-        line = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = getattr(error.args[0], "reason", None) if isinstance(error, RequestException) and error.args else None
+        line = f"{type(error).__name__}: {reason or error}".partition("\n")[0]
         return without_secrets(line, self._secrets)
 
     def _safe(self, error: Exception) -> Exception | None:

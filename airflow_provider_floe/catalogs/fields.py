@@ -21,6 +21,7 @@ EXTRA_FIELDS = frozenset(
         "token",
         "oauth2_server_uri",
         "scope",
+        "access_delegation",
         "properties",
     )
 )

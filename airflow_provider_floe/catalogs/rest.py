@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from pyiceberg.catalog.rest import RestCatalog
-from requests import PreparedRequest, Response, Session
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
+from requests import Session
 
 from airflow_provider_floe.catalogs.base import ConnectionFields
 from airflow_provider_floe.catalogs.fields import EXTRA_FIELDS, check_extra, free_properties, text, wrong
+from airflow_provider_floe.catalogs.rest_transport import TimedAdapter
 from airflow_provider_floe.tables import Operation
 
-CONNECT_SECONDS, READ_SECONDS = 10, 120
+DELEGATION_HEADER = "header.X-Iceberg-Access-Delegation"
+_DELEGATIONS = {"vended-credentials": "vended-credentials", "none": ""}
+_STORAGE_KEYS = ("s3.access-key-id", "adls.account-key", "adls.sas-token", "adls.client-id", "gcs.oauth2.token")
 
 
 class RestKind:
@@ -43,7 +44,7 @@ class RestKind:
                 found[key] = value
         if self.warehouse_is and "warehouse" not in found:
             raise wrong(connection, "warehouse", "is missing", f"write {self.warehouse_is}")
-        found = {**found, **self._login(connection, found)}
+        found = {**found, **self._login(connection, found), **self._delegation(connection, found)}
         return (
             {**found, "scope": self.scope} if self.scope and "credential" in found and "scope" not in found else found
         )
@@ -71,6 +72,17 @@ class RestKind:
             parts = parts._replace(netloc=f"{parts.netloc}:{connection.port}")
         return parts.geturl().rstrip("/")
 
+    def _delegation(self, connection: ConnectionFields, found: dict[str, str]) -> dict[str, str]:
+        """Whether the catalog is asked for credentials of the storage: not when the connection brings its own, since
+        servers that have none to give refuse then (Polaris and Gravitino do).
+        """
+        wanted = text(connection, "access_delegation")
+        if wanted is not None and wanted not in _DELEGATIONS:
+            raise wrong(connection, "access_delegation", f"{wanted!r} is not known", f"use {' or '.join(_DELEGATIONS)}")
+        if wanted is None and DELEGATION_HEADER not in found and any(key in found for key in _STORAGE_KEYS):
+            wanted = "none"
+        return {} if wanted is None else {DELEGATION_HEADER: _DELEGATIONS[wanted]}
+
     def _login(self, connection: ConnectionFields, found: dict[str, str]) -> dict[str, str]:
         """Login and password are client id and secret; a password alone is a token."""
         if "credential" in found or "token" in found or not connection.password:
@@ -86,7 +98,7 @@ class TimedRestCatalog(RestCatalog):
     def _config_headers(self, session: Session) -> None:
         """The first thing that pyiceberg does with a new session, before it asks for a token."""
         for prefix in ("https://", "http://"):
-            session.mount(prefix, _TimedAdapter())
+            session.mount(prefix, TimedAdapter())
         super()._config_headers(session)
 
     def _create_session(self) -> Session:
@@ -98,22 +110,3 @@ class TimedRestCatalog(RestCatalog):
     def _refresh_token(self) -> None:
         if self._session.auth is not None:
             super()._refresh_token()
-
-
-class _TimedAdapter(HTTPAdapter):
-    def __init__(self) -> None:
-        super().__init__(
-            pool_maxsize=32,
-            max_retries=Retry(
-                total=3,
-                connect=1,
-                backoff_factor=0.5,
-                status_forcelist=(429, 502, 503, 504),
-                allowed_methods=("GET", "HEAD"),
-                raise_on_status=False,
-            ),
-        )
-
-    def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
-        options["timeout"] = options.get("timeout") or (CONNECT_SECONDS, READ_SECONDS)
-        return super().send(request, *args, **options)

@@ -8,7 +8,13 @@ from urllib.parse import quote
 from airflow_provider_floe.catalogs.base import ConnectionFields
 from airflow_provider_floe.catalogs.fields import text
 from airflow_provider_floe.catalogs.rest import RestKind
+from airflow_provider_floe.tables import Operation
 
+NESSIE_KEEPS_FILES = (
+    "Nessie keeps every commit of every branch and tag, shows only the newest snapshot of a table, and so sets "
+    "gc.enabled=false: which files nothing needs any more, only its own garbage collector nessie-gc knows"
+)
+_DELETING = (Operation.EXPIRE_SNAPSHOTS, Operation.REMOVE_ORPHAN_FILES)
 _NESSIE_NATIVE = re.compile(r"/api/v[12]$")
 
 
@@ -45,6 +51,10 @@ class NessieKind(RestKind):
     name = "nessie"
     example = "https://nessie.example.com/iceberg"
     own_fields = frozenset(("ref",))
+
+    def cannot(self, operation: Operation) -> str | None:
+        """Nothing that deletes files: Nessie shows one snapshot, and the files of others would be taken for orphans."""
+        return NESSIE_KEEPS_FILES if operation in _DELETING else None
 
     def uri(self, connection: ConnectionFields) -> str:
         """The endpoint with the reference as its last part; one that the URI already has stays."""

@@ -86,6 +86,13 @@ class SqlKind:
         )
 
 
+def sql_catalog_names(catalog: SqlCatalog) -> list[str]:
+    """Names of the catalogs that have rows in the database."""
+    statement = union(select(IcebergTables.catalog_name), select(IcebergNamespaceProperties.catalog_name))
+    with Session(catalog.engine) as session:
+        return sorted(session.execute(statement).scalars())
+
+
 def sql_namespaces(catalog: SqlCatalog) -> list[tuple[str, ...]]:
     """All namespaces, nested ones included, in one query."""
     statement = union(

@@ -33,7 +33,7 @@ def test_the_test_button_says_what_answered_or_what_to_check(connect, tmp_path):
     connect("lake")
     good, message = FloeHook("lake").test_connection()
     assert good
-    assert "1 namespaces" in message
+    assert "1 namespace," in message
     connect("gone", uri=f"sqlite:///{tmp_path}/nowhere/catalog.db")
     good, message = FloeHook("gone").test_connection()
     assert not good
