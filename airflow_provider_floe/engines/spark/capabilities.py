@@ -25,6 +25,7 @@ WANTED: Mapping[str, Mapping[str, Any]] = {
         "options": {"rewrite-all": "false"},
         "where": "1=1",
     },
+    "rewrite_position_delete_files": {"options": {"rewrite-all": "false"}},
     "rewrite_manifests": {"use_caching": False, "spec_id": 0},
     "expire_snapshots": {"snapshot_ids": [1], "stream_results": True, "clean_expired_metadata": True},
     "remove_orphan_files": {
@@ -39,6 +40,7 @@ WANTED: Mapping[str, Mapping[str, Any]] = {
 
 _NEEDED = {
     Operation.REWRITE_DATA_FILES: {"strategy", "options"},
+    Operation.REWRITE_POSITION_DELETE_FILES: {"options"},
     Operation.REWRITE_MANIFESTS: {"use_caching", "spec_id"},
     Operation.EXPIRE_SNAPSHOTS: {"snapshot_ids", "stream_results"},
     Operation.REMOVE_ORPHAN_FILES: {"file_list_view", "location", "prefix_mismatch_mode"},
@@ -71,8 +73,14 @@ ORDER_UNKNOWN = (
     "every run: use spark-submit or engine local"
 )
 
+DELETION_VECTORS = "Spark compacts position delete files, not deletion vectors: use engine local, or rewrite_data_files"
+
 _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
     Operation.REWRITE_DATA_FILES: {TableFeature.ENCRYPTED: guards.ENCRYPTED},
+    Operation.REWRITE_POSITION_DELETE_FILES: {
+        TableFeature.DELETION_VECTORS: DELETION_VECTORS,
+        TableFeature.ENCRYPTED: guards.ENCRYPTED,
+    },
     Operation.REWRITE_MANIFESTS: {TableFeature.ENCRYPTED: guards.ENCRYPTED},
     Operation.EXPIRE_SNAPSHOTS: {
         TableFeature.ENCRYPTED: guards.ENCRYPTED,
@@ -86,21 +94,22 @@ _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
 
 
 def spark_capabilities(
-    found: Mapping[str, Any], *, java: bool, connection: str, catalogs: Mapping[str, str]
+    found: Mapping[str, Any], *, java: bool, route: str, connection: str, catalogs: Mapping[str, str]
 ) -> Capabilities:
     """Every setting of every operation, honoured or refused.
 
     :param found: what :func:`~airflow_provider_floe.engines.spark.job.probe` told.
     :param java: whether the route gets at Java actions.
+    :param route: what people call it.
     :param catalogs: Spark's names of the catalogs, by the names that policies use.
     """
     operations = {
-        operation: _capability(operation, found["arguments"].get(operation.value), found, java) for operation in _NEEDED
+        operation: _capability(operation, found["arguments"].get(operation.value), found, java) for operation in SETTINGS_MODELS
     }
     minimums = {Operation.REMOVE_ORPHAN_FILES: {"retentionPeriodInDays": _DAY}}
     return Capabilities(
         engine="spark",
-        version=f"Spark {found['version']} ({'spark-submit' if java else 'Spark Connect'}, connection {connection})",
+        version=f"Spark {found['version']} ({route}, connection {connection})",
         operations=operations,
         catalogs={
             name: CatalogAccess(refusal=_access(in_spark, found["catalogs"][in_spark]), minimum_seconds=minimums)

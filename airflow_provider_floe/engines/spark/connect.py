@@ -41,6 +41,7 @@ class ConnectRoute:
     :param connection: names the connection in messages.
     """
 
+    name = "Spark Connect"
     java = False
 
     def __init__(self, url: str, connection: str) -> None:

@@ -20,7 +20,7 @@ class JobFiles:
 
     :param name: names the job; its files are ``_floe/<name>.*`` below the table's location.
     :ivar request: path of what the job is asked to do, where it cannot be handed a file.
-    :ivar leash: path of what tells the job whether to go on.
+    :ivar leash: path of what tells the job to go on.
     :ivar result: path of what the job says it did.
     """
 
@@ -40,6 +40,14 @@ class JobFiles:
     def tell_to_stop(self) -> None:
         """The job ends itself within seconds, wherever it runs."""
         self._write(self.leash, job.STOP)
+
+    def withdraw(self) -> None:
+        """A job that reads its request from here does nothing without it, and ends itself without its leash."""
+        delete_files(self._io, [self.request, self.leash])
+
+    def sent(self) -> bool:
+        """Whether a request is there that nobody has withdrawn."""
+        return file_size(self._io, self.request) is not None
 
     def read_result(self) -> Mapping[str, Any] | None:
         """What the job wrote; None when it wrote nothing."""

@@ -217,7 +217,7 @@ class _Leash:
 
     It works wherever the driver runs, and whether or not anyone can reach it.
 
-    :param seconds: how long it need not be written anew; None for ever.
+    :param seconds: how long it need not be written anew; None for ever, while it is there.
     :param deadline: seconds since 1970 at which the job has to end; None for no such time.
     """
 
@@ -263,8 +263,9 @@ class _Leash:
     def _read(self) -> str | None:
         try:
             return _read(self._io, self._path)
-        except Exception:
-            return None
+        except Exception as error:
+            withdrawn = self._seconds is None and _error(error)["type"].endswith("NotFoundException")
+            return STOP if withdrawn else None
 
 
 def version() -> str:

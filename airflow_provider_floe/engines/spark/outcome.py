@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from airflow_provider_floe.errors import (
     CommitConflict,
@@ -47,6 +47,18 @@ _KNOWN: tuple[tuple[tuple[str, ...], type[FloeError], str], ...] = (
     ),
     (("ParseException", "AnalysisException"), ConfigurationError, "check filter, sortOrder and zOrderColumns"),
 )
+
+
+def cannot_load(connection: str, table: Sequence[str]) -> ConfigurationError:
+    """The error of a job that does not find its table.
+
+    :param table: by Spark's names.
+    """
+    return ConfigurationError(
+        f"Spark of connection {connection!r} cannot load {'.'.join(table)}: check that its configuration has that "
+        "catalog, with the same server, credentials and storage, and how the connection maps catalog names "
+        "(floe_catalogs)"
+    )
 
 
 def translated(error: Mapping[str, str], connection: str) -> FloeError:

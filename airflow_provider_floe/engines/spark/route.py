@@ -49,8 +49,12 @@ class SparkJob(Protocol):
         """Remove what the job needed."""
 
 
-class SparkRoute(Protocol):
-    """One way to Spark."""
+class SparkAccess(Protocol):
+    """A Spark that one can ask what it has."""
+
+    @property
+    def name(self) -> str:
+        """What people call the way to it."""
 
     @property
     def connection(self) -> str:
@@ -59,6 +63,16 @@ class SparkRoute(Protocol):
     @property
     def java(self) -> bool:
         """Whether the job gets at Iceberg's Java classes, and so at every action and at snapshot summaries."""
+
+    def probe(self, catalogs: Sequence[str], wanted: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+        """See :func:`~airflow_provider_floe.engines.spark.job.probe` and ``probe_java``.
+
+        :raises EngineUnavailable: naming the connection and what to check.
+        """
+
+
+class SparkRoute(SparkAccess, Protocol):
+    """A way to Spark whose jobs last no longer than those who wait for them."""
 
     def job(self, request: Mapping[str, Any], context: OperationContext) -> SparkJob:
         """Prepare a job.
@@ -70,12 +84,6 @@ class SparkRoute(Protocol):
         """End a job whose worker is gone; whether it is over then.
 
         :raises EngineUnavailable: when that cannot be found out.
-        """
-
-    def probe(self, catalogs: Sequence[str], wanted: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-        """See :func:`~airflow_provider_floe.engines.spark.job.probe` and ``probe_java``.
-
-        :raises EngineUnavailable: naming the connection and what to check.
         """
 
 

@@ -15,8 +15,8 @@ from pyiceberg.table import Table
 from airflow_provider_floe.engines.base import OperationContext
 from airflow_provider_floe.engines.spark import job
 from airflow_provider_floe.engines.spark.files import JobFiles
-from airflow_provider_floe.engines.spark.outcome import translated
-from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable
+from airflow_provider_floe.engines.spark.outcome import cannot_load, translated
+from airflow_provider_floe.errors import EngineUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class SubmitRoute:
     :param leash_seconds: a job stops itself when nobody waited for it for so long.
     """
 
+    name = "spark-submit"
     java = True
 
     def __init__(self, submit: Submitter, connection: str, *, leash_seconds: float = LEASH_SECONDS) -> None:
@@ -190,11 +191,7 @@ class SubmittedJob:
 
     def _failure(self) -> Exception:
         if self._code == job.NO_TABLE:
-            return ConfigurationError(
-                f"Spark of connection {self._connection!r} cannot load {'.'.join(self._table.name())}: check that its "
-                "configuration has that catalog, with the same server, credentials and storage, and how the "
-                "connection maps catalog names (floe_catalogs)"
-            )
+            return cannot_load(self._connection, self._request["table"])
         return EngineUnavailable(
             f"the job on Spark of connection {self._connection!r} ended with code {self._code} and left no result: "
             "check the master, its resources, and that Spark has Iceberg's runtime and SQL extensions; the task log "

@@ -12,7 +12,7 @@ from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
 from airflow_provider_floe.engines.spark.request import snapshot_properties
-from airflow_provider_floe.engines.spark.route import SparkRoute
+from airflow_provider_floe.engines.spark.route import SparkAccess
 from airflow_provider_floe.health.report import Model
 
 
@@ -79,7 +79,7 @@ class SparkTask:
 
     request: OperationRequest
     context: OperationContext
-    route: SparkRoute
+    route: SparkAccess
     names: tuple[str, ...]
     started: float = field(default_factory=time.monotonic)
 
