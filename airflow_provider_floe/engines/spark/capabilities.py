@@ -94,13 +94,12 @@ _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
 
 
 def spark_capabilities(
-    found: Mapping[str, Any], *, java: bool, route: str, connection: str, catalogs: Mapping[str, str]
+    found: Mapping[str, Any], *, java: bool, connection: str, catalogs: Mapping[str, str]
 ) -> Capabilities:
     """Every setting of every operation, honoured or refused.
 
     :param found: what :func:`~airflow_provider_floe.engines.spark.job.probe` told.
     :param java: whether the route gets at Java actions.
-    :param route: what people call it.
     :param catalogs: Spark's names of the catalogs, by the names that policies use.
     """
     operations = {
@@ -109,7 +108,7 @@ def spark_capabilities(
     minimums = {Operation.REMOVE_ORPHAN_FILES: {"retentionPeriodInDays": _DAY}}
     return Capabilities(
         engine="spark",
-        version=f"Spark {found['version']} ({route}, connection {connection})",
+        version=f"Spark {found['version']} ({'spark-submit' if java else 'Spark Connect'}, connection {connection})",
         operations=operations,
         catalogs={
             name: CatalogAccess(refusal=_access(in_spark, found["catalogs"][in_spark]), minimum_seconds=minimums)
