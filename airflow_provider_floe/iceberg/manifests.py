@@ -11,6 +11,7 @@ from pyiceberg.avro.file import AvroFile
 from pyiceberg.io import FileIO, InputFile
 from pyiceberg.manifest import (
     MANIFEST_LIST_FILE_SCHEMAS,
+    UNASSIGNED_SEQ,
     ManifestContent,
     ManifestFile,
     PartitionFieldSummary,
@@ -121,7 +122,11 @@ def live_files(
 
 
 def decode_files(manifest: ManifestFile, data: bytes) -> Iterator[LiveFile]:
-    """The live files in one manifest's bytes; see :func:`live_files`."""
+    """The live files in one manifest's bytes; see :func:`live_files`.
+
+    First row ids of files count only where a snapshot's manifest list gave the manifest one; a manifest that is in no
+    list yet says what it says.
+    """
     deletes = manifest.content == ManifestContent.DELETES
     path, spec_id = manifest.manifest_path, manifest.partition_spec_id
     next_row_id = first_row_id(manifest)
@@ -139,9 +144,9 @@ def decode_files(manifest: ManifestFile, data: bytes) -> Iterator[LiveFile]:
             partition = tuple(_NAN if value != value else value for value in partition)
         equality_ids, referenced, offset, length = _delete_fields(row) if deletes else (None, None, None, None)
         row_id: int | None = None
-        if next_row_id is not None and not deletes:
+        if not deletes and (next_row_id is not None or manifest.sequence_number == UNASSIGNED_SEQ):
             row_id = row[11]
-            if row_id is None:
+            if row_id is None and next_row_id is not None:
                 row_id = next_row_id
                 next_row_id += records
         yield LiveFile(
