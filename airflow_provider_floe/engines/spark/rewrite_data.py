@@ -10,14 +10,9 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from airflow_provider_floe.engines.base import OperationResult
+from airflow_provider_floe.engines.changes import Change, change_of
 from airflow_provider_floe.engines.spark import request as requests
-from airflow_provider_floe.engines.spark.changes import (
-    Change,
-    change_of,
-    own_snapshots,
-    rows_to_count,
-    verify_rows,
-)
+from airflow_provider_floe.engines.spark.changes import own_snapshots, rows_to_count, verify_rows
 from airflow_provider_floe.engines.spark.guards import refuse_unsafe
 from airflow_provider_floe.engines.spark.task import Before, Begun, Order, SparkTask
 from airflow_provider_floe.errors import ConfigurationError

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airflow_provider_floe.engines.base import OperationResult, RemoteJob
+from airflow_provider_floe.engines.changes import change_of
 from airflow_provider_floe.engines.trino import sql
 from airflow_provider_floe.engines.trino.capabilities import TARGET_SIZE
-from airflow_provider_floe.engines.trino.job import Ended, Submission, snapshots_of, summary
+from airflow_provider_floe.engines.trino.job import Ended, Submission, snapshots_of
 from airflow_provider_floe.engines.trino.verification import verify_rows
 from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting
 from airflow_provider_floe.iceberg.filters import matching_paths
@@ -61,27 +62,25 @@ def collect(job: Ended) -> OperationResult:
     job.require(lambda table: bool(snapshots_of(table, job.query_id)))
     after = job.context.load_table()
     ours = snapshots_of(after, job.query_id)
-    rows = [verify_rows(job, after, snapshot) for snapshot in ours]
+    changes = [change_of(after, snapshot) for snapshot in ours]
+    rows = [verify_rows(job, after, snapshot, change) for snapshot, change in zip(ours, changes, strict=True)]
     if ours:
         job.context.committed({"snapshot_id": ours[-1].snapshot_id})
-    told = [summary(snapshot) for snapshot in ours]
-
-    def total(name: str) -> int:
-        return sum(int(one.get(name, 0)) for one in told)
-
-    rewritten, added = total("deleted-data-files"), total("added-data-files")
+    rewritten = sum(change.expected.files for change in changes)
+    added = sum(len(change.added) for change in changes)
+    applied = sum(change.delete_files_removed for change in changes)
     return OperationResult(
         changed=bool(ours),
         message=(
-            f"rewrote {rewritten} data files into {added}, applying {total('removed-delete-files')} delete files"
+            f"rewrote {rewritten} data files into {added}, applying {applied} delete files"
             if ours
             else "Trino found no file to rewrite"
         ),
         files_rewritten=rewritten,
-        bytes_rewritten=total("removed-files-size"),
+        bytes_rewritten=sum(change.bytes_removed for change in changes),
         files_added=added,
-        bytes_added=total("added-files-size"),
-        delete_files_removed=total("removed-delete-files"),
+        bytes_added=sum(change.bytes_added for change in changes),
+        delete_files_removed=applied,
         snapshot_before=job.facts["snapshot_before"],
         snapshot_after=after.metadata.current_snapshot_id,
         details={"rows": rows[-1] if rows else None, **job.told},

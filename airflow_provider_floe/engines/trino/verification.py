@@ -8,13 +8,15 @@ from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
+from airflow_provider_floe.engines.changes import Change
+from airflow_provider_floe.engines.local.verify import verify_group
 from airflow_provider_floe.engines.trino.job import Job
 from airflow_provider_floe.errors import VerificationFailed
 from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
 
 
-def verify_rows(job: Job, table: Table, snapshot: Snapshot) -> int | None:
-    """Rows of a snapshot that was to change none, which are as many as those of its parent.
+def verify_rows(job: Job, table: Table, snapshot: Snapshot, change: Change) -> int | None:
+    """Rows of a snapshot that was to change none, which are as many as those of its parent, with like values.
 
     :returns: None where there is no parent to compare with any more.
     :raises VerificationFailed: when they are not.
@@ -23,11 +25,22 @@ def verify_rows(job: Job, table: Table, snapshot: Snapshot) -> int | None:
     if parent is None or table.metadata.snapshot_by_id(parent) is None:
         return None
     before, after = _rows(job, table, parent), _rows(job, table, snapshot.snapshot_id)
+    back = f"roll the table back to snapshot {parent} and report this"
     if before != after:
         raise VerificationFailed(
             f"snapshot {snapshot.snapshot_id}, which Trino committed on {job.request.table}, has {after:,} rows, but "
-            f"{before:,} were there before: roll the table back to snapshot {parent} and report this"
+            f"{before:,} were there before: {back}"
         )
+    if change.added and change.expected.files:
+        removed = change.expected.rows - change.rows_added
+        spec_id = table.metadata.default_spec_id
+        try:
+            verify_group(table.io, table.schema(), change.expected, removed, change.added, spec_id)
+        except VerificationFailed as error:
+            wrong = str(error).removesuffix(": nothing was committed")
+            raise VerificationFailed(
+                f"snapshot {snapshot.snapshot_id}, which Trino committed on {job.request.table}: {wrong}; {back}"
+            ) from error
     return after
 
 

@@ -1,4 +1,4 @@
-"""Runs one operation on one engine as a deployment does, through assess, plan and execute, and checks all that holds."""
+"""Runs an operation on an engine as a deployment does, by assess, plan and execute, and checks all that holds then."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ from airflow_provider_floe.tables import Operation, TableRef
 IN_FULL = ("local", "spark-3.5", "trino-476")
 NEWER = ("spark-4.1", "trino-483")
 
-REWRITE, MANIFESTS = Operation.REWRITE_DATA_FILES, Operation.REWRITE_MANIFESTS
+REWRITE, DELETES = Operation.REWRITE_DATA_FILES, Operation.REWRITE_POSITION_DELETE_FILES
+MANIFESTS = Operation.REWRITE_MANIFESTS
 EXPIRE, ORPHANS = Operation.EXPIRE_SNAPSHOTS, Operation.REMOVE_ORPHAN_FILES
 
 
@@ -108,6 +109,11 @@ class Target:
         """Whether it is one of these versions, or of these engines."""
         return any(name in (self.name, self.engine.name) for name in names)
 
+    def refused_feature(self, operation: Operation, *features: str) -> str | None:
+        """The reason that the engine's capabilities give for refusing one of these features of tables, if any."""
+        refused = self.engine.probe().operation(operation).refused_features
+        return next((refused[feature] for feature in features if feature in refused), None)
+
     def look_later(self, days: float) -> None:
         """Let all files be so much older from now on.
 
@@ -176,6 +182,8 @@ class Target:
         after = capture(self.lake, table)
         if operation is REWRITE:
             states.check_data_rewrite(before, after, record, settings)
+        elif operation is DELETES:
+            states.check_delete_rewrite(before, after, record)
         elif operation is MANIFESTS:
             states.check_manifest_rewrite(before, after, record)
         elif operation is EXPIRE:
@@ -205,7 +213,7 @@ class Target:
     def fails(
         self, text: str, table: Table, operation: Operation, settings: Mapping[str, Any] | None = None
     ) -> OperationRecord:
-        """What only a look at the table can tell ends the operation before it does anything, with a reason on record."""
+        """What only the engine can see ends the operation before it does anything, with a reason on record."""
         before = capture(self.lake, table)
         found = self.run(table, {operation: settings or {}})
         (record,) = found.records or pytest.fail(f"nothing ran: {_of(found, operation).reasons}")
