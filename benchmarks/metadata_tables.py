@@ -93,7 +93,7 @@ def write_manifest(table: Table, number: int, entries: int, snapshot_id: int, *,
 
 def commit(table: Table, snapshots: Iterable[tuple[int, list[ManifestFile]]], timestamps_ms: Iterator[int]) -> None:
     """Add snapshots of these ids with these manifests, one after the other, and let branch main end at the last."""
-    parent, number = None, table.last_sequence_number()
+    parent, number = None, table.last_sequence_number
     updates: list[AddSnapshotUpdate | SetSnapshotRefUpdate] = []
     for snapshot_id, manifests in snapshots:
         number += 1
@@ -106,7 +106,7 @@ def commit(table: Table, snapshots: Iterable[tuple[int, list[ManifestFile]]], ti
             sequence_number=number,
             timestamp_ms=next(timestamps_ms),
             manifest_list=path,
-            summary=Summary(Operation.APPEND),
+            summary=Summary(Operation.APPEND, **{"total-records": "1", "total-data-files": "1"}),
             schema_id=0,
         )
         updates.append(AddSnapshotUpdate(snapshot=snapshot))

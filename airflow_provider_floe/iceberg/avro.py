@@ -20,7 +20,7 @@ from pyiceberg.avro.decoder import BinaryDecoder, StreamingBinaryDecoder
 from airflow_provider_floe.errors import TableUnreadable
 from airflow_provider_floe.iceberg.avro_codegen import Loop, Projection, Row, compile_loop, padded
 
-__all__ = ["Block", "Header", "Projection", "Row", "read_blocks", "read_header", "read_rows"]
+__all__ = ["Block", "Header", "Projection", "Row", "raw_blocks", "read_blocks", "read_header", "read_rows"]
 
 try:
     from isal import isal_zlib
@@ -110,7 +110,6 @@ def read_header(data: bytes, path: str) -> Header:
 def read_blocks(data: bytes, projection: Projection, path: str) -> Iterator[Block]:
     """The blocks of an Avro container file, decoded one by one; see :func:`read_rows`."""
     header = read_header(data, path)
-    inflate = _codec(header.metadata.get("avro.codec", b"null").decode(errors="replace"), path)
     try:
         with _compile_lock:
             loop, found = _compiled(header.metadata["avro.schema"], projection)
@@ -118,6 +117,21 @@ def read_blocks(data: bytes, projection: Projection, path: str) -> Iterator[Bloc
         raise _undecodable(path, error) from error
     if missing := projection.required - found:
         raise TableUnreadable(f"{path} lacks the Iceberg fields with ids {sorted(missing)} in its Avro schema")
+    for count, raw in raw_blocks(data, path):
+        try:
+            block = _decode(raw, count, loop)
+        except Exception as error:
+            raise _undecodable(path, error) from error
+        yield block
+
+
+def raw_blocks(data: bytes, path: str) -> Iterator[tuple[int, bytes]]:
+    """The blocks of an Avro container file, each the number of its records and their encoding, uncompressed.
+
+    :raises TableUnreadable: see :func:`read_rows`.
+    """
+    header = read_header(data, path)
+    inflate = _codec(header.metadata.get("avro.codec", b"null").decode(errors="replace"), path)
     sync = data[header.size - _SYNC_BYTES : header.size]
     position = header.size
     blocks = _decoder(data)
@@ -129,12 +143,12 @@ def read_blocks(data: bytes, projection: Projection, path: str) -> Iterator[Bloc
             end = begin + size
             if count < 0 or size < 0 or end + _SYNC_BYTES > len(data) or data[end : end + _SYNC_BYTES] != sync:
                 raise TableUnreadable(f"{path} is damaged or cut off: block at byte {position} of {len(data)}")
-            block = _decode(inflate(data[begin:end]), count, loop)
+            raw = inflate(data[begin:end])
         except TableUnreadable:
             raise
         except Exception as error:
             raise _undecodable(path, error) from error
-        yield block
+        yield count, raw
         blocks.skip(size + _SYNC_BYTES)
         position = end + _SYNC_BYTES
 

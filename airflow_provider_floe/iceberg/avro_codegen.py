@@ -57,7 +57,7 @@ def damaged(position: int, wanted: int, size: int) -> None:
 
 
 _MOST_PAIRS = 1_000
-"""For more, no pattern is made."""
+"""For more, no pattern is made: it would match as well, but a damaged count must not cost much."""
 
 
 @lru_cache(maxsize=256)
@@ -66,18 +66,15 @@ def _short_values(count: int) -> Callable[[bytes, int], re.Match[bytes] | None]:
 
     It never looks behind the end, and is faster than a decoder.
     """
+    if count > _MOST_PAIRS:
+        return lambda block, position: None
     lengths = sorted(range(64), key=lambda length: length not in (4, 8, 16))
     values = (re.escape(bytes([2 * length])) + (b".{%d}" % length if length else b"") for length in lengths)
     return re.compile(rb"(?:[\x00-\x7f](?:" + b"|".join(values) + rb")){%d}" % count, re.DOTALL).match
 
 
-def _step_over(decoder: BinaryDecoder, block: bytes, count: int) -> None:
-    """Step over so many pairs of an integer and bytes."""
-    position = decoder.tell()
-    if count <= _MOST_PAIRS and (found := _short_values(count)(block, position)):
-        decoder.skip(found.end() - position)
-        return
-    size = len(block)
+def _step_over(decoder: BinaryDecoder, size: int, count: int) -> None:
+    """Step over so many pairs of an integer and bytes, one by one."""
     for _ in range(count):
         decoder.skip_int()
         length = decoder.read_int()
@@ -112,7 +109,8 @@ class _Generator:
             *self._lines,
             f"        add(({''.join(slot + ', ' for slot in slots)}))",
         ]
-        scope: dict[str, Any] = {"decimal": bytes_to_decimal, "UUID": UUID, "damaged": damaged, "over": _step_over}
+        scope: dict[str, Any] = {"decimal": bytes_to_decimal, "UUID": UUID, "damaged": damaged}
+        scope |= {"short": _short_values, "over": _step_over}
         exec("\n".join(source), scope)
         loop: Loop = scope["loop"]
         return loop, frozenset(self._found)
@@ -214,8 +212,9 @@ class _Generator:
             empty = "{}"
             step = [
                 f"{start} = tell()",
-                "over(d, block, {count})",
-                f"sk({start} - tell())",
+                f"if not short({{count}})(block, {start}):",
+                "    over(d, size, {count})",
+                f"    sk({start} - tell())",
                 f"rib({{count}}, {target})",
             ]
         else:
@@ -286,7 +285,11 @@ class _Generator:
         elif pair is not None and all(kind in _INTEGERS for kind in pair):
             self._line(indent, f"ris({count} * 2)")
         elif pair == ("int", "bytes"):
-            self._line(indent, f"over(d, block, {count})")
+            place = self._variable()
+            self._line(indent, f"{place} = tell()")
+            self._line(indent, f"m{place} = short({count})(block, {place})")
+            self._line(indent, f"if m{place}: sk(m{place}.end() - {place})")
+            self._line(indent, f"else: over(d, size, {count})")
         else:
             self._line(indent, f"for _ in range({count}):")
             before = len(self._lines)

@@ -2,48 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from pathlib import Path
 
 from pyiceberg.io import FileIO
-from pyiceberg.manifest import DataFileContent, ManifestEntry, ManifestFile, ManifestWriter
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
 from airflow_provider_floe.engines.local.commit import Attempt, Change, commit_replace, delete_quietly
 from airflow_provider_floe.engines.local.guards import refuse_metadata
-from airflow_provider_floe.engines.local.pyiceberg_manifests import manifest_writer, read_entries
+from airflow_provider_floe.engines.local.manifest_splice import (
+    Checksum,
+    Shape,
+    clustered,
+    write_manifests,
+)
+from airflow_provider_floe.engines.local.pyiceberg_manifests import manifest_header, manifest_writer, read_entries
 from airflow_provider_floe.engines.local.replace import as_text, totals
 from airflow_provider_floe.errors import (
     CommitConflict,
     CommitOutcomeUnknown,
     ConfigurationError,
-    UnsupportedSetting,
     VerificationFailed,
 )
+from airflow_provider_floe.iceberg.files import LiveFile
+from airflow_provider_floe.iceberg.manifest_records import RawEntry, conversion, layout, layout_of, raw_entries
 from airflow_provider_floe.iceberg.manifest_selection import (
     ManifestGroup,
     clustering_fields,
-    expected_manifests,
     group_bytes,
     manifest_mark,
     select_manifests,
-    target_manifest_size,
 )
-from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
+from airflow_provider_floe.iceberg.manifests import live_files, read_ahead, snapshot_manifests
+from airflow_provider_floe.iceberg.orphan_search import refuse_overlaps
 from airflow_provider_floe.policies.model import RewriteManifests
 
 log = logging.getLogger(__name__)
-
-STAGING_REFUSED = "the local engine writes manifests to the table's metadata folder at once: use engine spark"
-
-_CHECK_EVERY = 1_000
-"""Entries between two looks at the size written."""
 
 
 @dataclass
@@ -76,9 +79,9 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     settings = request.settings
     if not isinstance(settings, RewriteManifests):
         raise ConfigurationError(f"rewrite_manifests needs its own settings, not {type(settings).__name__}")
-    if settings.staging_location is not None and "stagingLocation" not in request.ignored_settings:
-        raise UnsupportedSetting(f"setting stagingLocation={settings.staging_location!r}: {STAGING_REFUSED}")
     table = context.load_table()
+    if (staging := _staging(request, settings)) is not None:
+        refuse_overlaps(table, staging, context.other_tables())
     snapshot = table.metadata.current_snapshot()
     if snapshot is None:
         return _unchanged(request, None, "the table has no snapshot", started)
@@ -120,6 +123,10 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     )
 
 
+def _staging(request: OperationRequest, settings: RewriteManifests) -> str | None:
+    return None if "stagingLocation" in request.ignored_settings else settings.staging_location
+
+
 def _unchanged(request: OperationRequest, snapshot_id: int | None, message: str, started: float) -> OperationResult:
     return OperationResult(
         changed=False,
@@ -132,92 +139,71 @@ def _unchanged(request: OperationRequest, snapshot_id: int | None, message: str,
 
 
 def _rewrite(run_: _Run, group: ManifestGroup) -> _Rewritten:
-    entries: list[ManifestEntry] = []
-    for manifest in group.manifests:
-        run_.context.checkpoint()
-        entries += read_entries(run_.table.io, manifest)
-    positions = clustering_fields(run_.table.metadata, run_.settings, group.spec_id)
-    entries.sort(key=lambda entry: _cluster_key(entry, positions))
-    written = tuple(_write(run_, group, entries))
-    before = _digest(entries)
-    del entries
-    after = _digest(_read(run_.table.io, written))
-    if before != after:
+    io, metadata = run_.table.io, run_.table.metadata
+    target = layout_of(manifest_header(metadata, group.content, group.spec_id)["avro.schema"].encode())
+    row_ids = metadata.format_version > 2 and group.content == ManifestContent.DATA
+    before = Checksum()
+    verbatim = True
+
+    def entries() -> Iterator[RawEntry]:
+        nonlocal verbatim
+        for manifest, data in read_ahead(io, group.manifests):
+            run_.context.checkpoint()
+            how = conversion(layout(data, manifest.manifest_path), target, row_ids)
+            verbatim = verbatim and how is not None and how.verbatim
+            if how is None:
+                data, how = _encoded_anew(run_, group, manifest), conversion(target, target, row_ids)
+            assert how is not None
+            for entry in raw_entries(manifest, data, how):
+                before.add(entry[1])
+                yield entry
+
+    positions = clustering_fields(metadata, run_.settings, group.spec_id)
+    shape = Shape(metadata, group.content, group.spec_id, run_.snapshot_id, positions)
+    ordered = clustered(entries(), positions)
+    after = Checksum()
+    written = tuple(write_manifests(io, shape, ordered, group.size_bytes, after, lambda: _new_path(run_)))
+    del ordered
+    manifests = tuple(one.manifest for one in written)
+    stored = read_ahead(io, manifests)
+    same = before == after and all(one.stands(data) for one, (_, data) in zip(written, stored, strict=True))
+    if not (same and (verbatim or _said(io, group.manifests) == _said(io, manifests))):
         raise VerificationFailed(
-            f"{before[0]:,} entries of {len(group.manifests)} manifests came back as {after[0]:,} or changed: "
+            f"{before.count:,} entries of {len(group.manifests)} manifests came back as {after.count:,} or changed: "
             "nothing was committed"
         )
-    return _Rewritten(group, written)
+    return _Rewritten(group, manifests)
 
 
-def _cluster_key(entry: ManifestEntry, positions: Sequence[int]) -> tuple[Any, ...]:
-    """By partition values, NULL first, then by file path, near which related files lie."""
-    values = (entry.data_file.partition[position] for position in positions)
-    return (*((value is not None, value if value is not None else 0) for value in values), entry.data_file.file_path)
+def _encoded_anew(run_: _Run, group: ManifestGroup, manifest: ManifestFile) -> bytes:
+    """A manifest of another layout, decoded and encoded as this engine does it, in the local file system."""
+    with tempfile.TemporaryDirectory(prefix="floe-manifest-") as folder:
+        path = f"{folder}/manifest.avro"
+        output = PyArrowFileIO().new_output(f"file://{path}")
+        with manifest_writer(run_.table.metadata, group.content, group.spec_id, output, run_.snapshot_id) as writer:
+            for entry in read_entries(run_.table.io, manifest):
+                writer.existing(entry)
+        return Path(path).read_bytes()
 
 
-def _write(run_: _Run, group: ManifestGroup, entries: Sequence[ManifestEntry]) -> Iterable[ManifestFile]:
-    """Write entries as existing ones, into manifests of about even size by the bytes that entries turn out to take."""
-    target = target_manifest_size(run_.table.metadata)
-    bytes_per_entry = group.size_bytes / max(1, len(entries))
-    done = 0
-    while done < len(entries):
-        to_come = (len(entries) - done) * bytes_per_entry
-        share = to_come / expected_manifests(to_come, target)
-        first = done
-        with _writer(run_, group) as writer:
-            while done < len(entries):
-                writer.existing(entries[done])
-                done += 1
-                if (done - first) % _CHECK_EVERY == 0 and writer.tell() >= share:
-                    break
-        manifest = writer.to_manifest_file()
-        bytes_per_entry = manifest.manifest_length / (done - first)
-        yield manifest
-
-
-def _writer(run_: _Run, group: ManifestGroup) -> ManifestWriter:
-    metadata = run_.table.metadata
-    name = f"{manifest_mark(metadata, run_.settings)}-{uuid.uuid4()}.avro"
-    path = run_.table.location_provider().new_metadata_location(name)
+def _new_path(run_: _Run) -> str:
+    """Where the next manifest goes, written ahead."""
+    name = f"{manifest_mark(run_.table.metadata, run_.settings)}-{uuid.uuid4()}.avro"
+    if (staging := _staging(run_.request, run_.settings)) is not None:
+        path = f"{staging.rstrip('/')}/{name}"
+    else:
+        path = run_.table.location_provider().new_metadata_location(name)
     run_.context.checkpoint()
     run_.context.journal.record_outputs([path])
     run_.written.append(path)
-    return manifest_writer(metadata, group.content, group.spec_id, run_.table.io.new_output(path), run_.snapshot_id)
+    return path
 
 
-def _read(io: FileIO, manifests: Iterable[ManifestFile]) -> Iterable[ManifestEntry]:
-    for manifest in manifests:
-        yield from read_entries(io, manifest)
-
-
-def _digest(entries: Iterable[ManifestEntry]) -> tuple[int, int]:
-    """Number of entries, and the sum of the hashes of what they say but for their status."""
-    count = total = 0
-    for entry in entries:
-        file = entry.data_file
-        text = repr(
-            (
-                entry.snapshot_id,
-                entry.sequence_number,
-                entry.file_sequence_number,
-                [_plain(file[position]) for position in range(len(file))],
-            )
-        )
-        count += 1
-        total += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
-    return count, total % 2**128
-
-
-def _plain(value: Any) -> Any:
-    """Maps in order of their keys; an absent map equals an empty one; contents as numbers, which version 1 implies."""
-    if isinstance(value, DataFileContent):
-        return int(value)
-    if value is None or isinstance(value, str | int | float | bytes | list):
-        return value
-    if hasattr(value, "items"):
-        return sorted(value.items()) or None
-    return value
+def _said(io: FileIO, manifests: Iterable[ManifestFile]) -> int:
+    """A sum over what manifests say of their files, but for where they say it."""
+    names = [one.name for one in fields(LiveFile) if one.name != "manifest_path"]
+    values = attrgetter(*names)
+    return sum(hash(values(file)) for file in live_files(io, manifests))
 
 
 def _change(attempt: Attempt, rewritten: Sequence[_Rewritten]) -> Change:

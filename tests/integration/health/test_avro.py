@@ -223,7 +223,7 @@ def test_a_deletion_vector_of_format_version_3() -> None:
     assert found.referenced_data_file == "s3://b/data.parquet"
     assert (found.sequence_number, found.snapshot_id, found.partition) == (9, 5, ())
     files = aggregate_files([found])
-    assert (files.deletion_vectors, files.position_deletes.files) == (Totals(1, 100, 2), 0)
+    assert (files.deletion_vectors, files.position_deletes.files) == (Totals(1, 40, 2), 0)
 
 
 def test_an_existing_file_without_sequence_number_is_refused(tmp_path: Path) -> None:

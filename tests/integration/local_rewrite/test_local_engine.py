@@ -88,12 +88,6 @@ def test_deletes_branches_and_evolved_tables_are_allowed() -> None:
     assert verdict.allowed
 
 
-def test_a_staging_location_is_refused_by_name() -> None:
-    settings = RewriteManifests(staging_location="s3://elsewhere")
-    verdict = judge(LocalEngine(MEMORY).probe(), Operation.REWRITE_MANIFESTS, settings, facts())
-    assert "stagingLocation='s3://elsewhere'" in verdict.refusals[0]
-
-
 def test_a_pyiceberg_that_behaves_otherwise_is_refused_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
     def add_without_sequence_number(self: Any, entry: Any) -> Any:
         entry.sequence_number = None

@@ -20,13 +20,16 @@ from harness.tables import (
     rows_digest,
     small_files,
     stored_files,
+    table_ref,
 )
 from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 from rewriting import ids, rewrite, rewrite_all_manifests, work_on_manifests
 
+from airflow_provider_floe.engines.base import TableLocation
+from airflow_provider_floe.engines.local import manifest_splice
 from airflow_provider_floe.engines.local import rewrite_manifests as module
-from airflow_provider_floe.errors import CommitConflict, ConfigurationError, UnsupportedSetting, VerificationFailed
+from airflow_provider_floe.errors import CommitConflict, ConfigurationError, UnsafeLocation, VerificationFailed
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
 
 
@@ -78,19 +81,17 @@ def test_delete_manifests_are_merged_too_and_apart(tmp_path: Path) -> None:
     assert len(ids(table)) == len({*ids(table)} - {0}) <= 27
 
 
-def test_a_small_target_gives_manifests_that_each_hold_few_partitions(tmp_path: Path) -> None:
+def test_a_small_target_gives_manifests_that_each_hold_few_partitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = tuple("abcdefgh")
     table = small_files(lake(tmp_path), 6, parts=parts)
     rewrite_all_manifests(table)
     one = snapshot_manifests(table)[0].manifest_length
     with table.transaction() as transaction:
         transaction.set_properties({"commit.manifest.target-size-bytes": str(one // 4)})
-    original = module._CHECK_EVERY
-    module._CHECK_EVERY = 4  # type: ignore[misc]
-    try:
-        rewrite_all_manifests(table)
-    finally:
-        module._CHECK_EVERY = original  # type: ignore[misc]
+    monkeypatch.setattr(manifest_splice, "ENTRIES_PER_BLOCK", 4)
+    rewrite_all_manifests(table)
     manifests = snapshot_manifests(table)
     assert len(manifests) > 1
     for manifest in manifests:
@@ -163,8 +164,8 @@ def test_manifests_replaced_meanwhile_are_a_conflict_that_leaves_nothing(tmp_pat
 
 def test_an_entry_that_is_lost_is_caught_before_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = small_files(lake(tmp_path), 3)
-    real = module._write
-    monkeypatch.setattr(module, "_write", lambda run, group, found: real(run, group, found[1:]))
+    real = module.clustered
+    monkeypatch.setattr(module, "clustered", lambda entries, positions: real(entries, positions)[1:])
     with pytest.raises(VerificationFailed, match="3 entries of 3 manifests came back as 2"):
         rewrite_all_manifests(table)
     assert len(snapshot_manifests(table)) == 3
@@ -180,8 +181,6 @@ def test_manifests_of_dead_entries_go(tmp_path: Path) -> None:
 
 def test_settings_that_cannot_be_met_are_named(tmp_path: Path) -> None:
     table = small_files(lake(tmp_path), 3, parts=("a", "b"))
-    with pytest.raises(UnsupportedSetting, match="stagingLocation"):
-        rewrite_all_manifests(table, staging_location="file:///elsewhere")
     with pytest.raises(ConfigurationError, match=r"sortBy 'id'.*part"):
         rewrite_all_manifests(table, sort_by=["id"])
     assert rewrite_all_manifests(table, sort_by=["part"]).changed
@@ -196,3 +195,20 @@ def test_manifests_from_before_an_upgrade_to_version_2_are_rewritten(tmp_path: P
     assert rewrite_all_manifests(table).changed
     assert rows_digest(table) == before
     assert not work_on_manifests(table).found
+
+
+def test_new_manifests_stand_in_the_staging_location(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 3)
+    staging = f"file://{tmp_path}/staged"
+    rewrite_all_manifests(table, staging_location=f"{staging}/")
+    (manifest,) = snapshot_manifests(table)
+    assert manifest.manifest_path.startswith(f"{staging}/floe-")
+    assert ids(table) == [*range(30)]
+
+
+def test_a_staging_location_of_another_table_is_refused(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 3)
+    other = TableLocation(table_ref(table), None, (f"file://{tmp_path}/other",))
+    with pytest.raises(UnsafeLocation, match="other"):
+        rewrite_all_manifests(table, context_for(table, others=[other]), staging_location=f"{tmp_path}/other/metadata")
+    assert len(snapshot_manifests(table)) == 3

@@ -1,0 +1,204 @@
+"""Manifests written anew out of encoded entries: clustered by partition, many entries to a block, even in size."""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyiceberg.avro.codecs import CODEC_MAPPING_ICEBERG_TO_AVRO, KNOWN_CODECS
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import ManifestContent, ManifestFile, construct_partition_summaries
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.typedef import Record
+
+from airflow_provider_floe.engines.local.pyiceberg_manifests import codec, manifest_header, schema_for_spec
+from airflow_provider_floe.errors import ConfigurationError
+from airflow_provider_floe.iceberg.avro import raw_blocks
+from airflow_provider_floe.iceberg.manifest_records import RawEntry, encode_long
+from airflow_provider_floe.iceberg.manifest_selection import expected_manifests, target_manifest_size
+
+_compressobj: Callable[[int, int, int], Any]
+try:
+    from isal import isal_zlib
+
+    _compressobj, _LEVEL = isal_zlib.compressobj, 3
+except ImportError:
+    _compressobj, _LEVEL = zlib.compressobj, 1
+
+ENTRIES_PER_BLOCK = 500
+_RAW_DEFLATE = -15
+_NAN = float("nan")
+_UNASSIGNED = -1
+"""Sequence number of a manifest until its manifest list is written."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What all manifests have in common that are written of one group.
+
+    :ivar positions: of the partition fields to cluster by, most significant first.
+    """
+
+    metadata: TableMetadata
+    content: ManifestContent
+    spec_id: int
+    snapshot_id: int
+    positions: Sequence[int]
+
+
+class Checksum:
+    """Number of entries and a sum over their bytes, whatever their order."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._total = 0
+
+    def add(self, encoded: bytes) -> None:
+        """Count an entry in."""
+        self.count += 1
+        self._total += hash(encoded)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Checksum) and (self.count, self._total) == (other.count, other._total)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A manifest that was written, and what must be read back.
+
+    :ivar blocks: number of entries and checksum of each block before it was compressed.
+    """
+
+    manifest: ManifestFile
+    blocks: tuple[tuple[int, int], ...]
+
+    def stands(self, data: bytes) -> bool:
+        """Whether its bytes in storage hold the blocks that were written."""
+        path = self.manifest.manifest_path
+        return self.blocks == tuple((count, zlib.crc32(block)) for count, block in raw_blocks(data, path))
+
+
+def clustered(entries: Iterable[RawEntry], positions: Sequence[int]) -> list[RawEntry]:
+    """Entries by partition, NULL first; those of one partition in the order in which they came."""
+    partitions: dict[tuple[Any, ...], list[RawEntry]] = {}
+    for entry in entries:
+        found = partitions.get(entry[0])
+        if found is None:
+            key = tuple(_NAN if value != value else value for value in entry[0])
+            found = partitions.setdefault(key, [])
+        found.append(entry)
+
+    def rank(key: tuple[Any, ...]) -> tuple[Any, ...]:
+        values = (key[position] for position in positions)
+        return tuple((value is not None, value == value, value if value is not None else 0) for value in values)
+
+    return [entry for key in sorted(partitions, key=rank) for entry in partitions[key]]
+
+
+def write_manifests(
+    io: FileIO,
+    shape: Shape,
+    entries: Sequence[RawEntry],
+    size_bytes: int,
+    checksum: Checksum,
+    new_path: Callable[[], str],
+) -> Iterator[Written]:
+    """Write entries in order into manifests of about even size, by the bytes that entries turn out to take.
+
+    :param size_bytes: what the entries took in the manifests that they come from.
+    :param checksum: counts what is written.
+    :param new_path: where the next manifest goes.
+    """
+    header = manifest_header(shape.metadata, shape.content, shape.spec_id)
+    compress = _compression(shape.metadata)
+    target = target_manifest_size(shape.metadata)
+    bytes_per_entry = size_bytes / max(1, len(entries))
+    done = 0
+    while done < len(entries):
+        to_come = (len(entries) - done) * bytes_per_entry
+        share = to_come / expected_manifests(to_come, target)
+        first = done
+        sync = secrets.token_bytes(16)
+        parts = [_header(header, compress), sync]
+        size = len(parts[0])
+        blocks: list[tuple[int, int]] = []
+        while done < len(entries) and (done == first or size < share):
+            block = entries[done : done + ENTRIES_PER_BLOCK]
+            for entry in block:
+                checksum.add(entry[1])
+            raw = b"".join([entry[1] for entry in block])
+            blocks.append((len(block), zlib.crc32(raw)))
+            packed = compress.function(raw)
+            parts += [encode_long(len(block)), encode_long(len(packed)), packed, sync]
+            size += len(packed) + len(sync)
+            done += len(block)
+        manifest = _write(io, shape, entries[first:done], b"".join(parts), new_path())
+        bytes_per_entry = manifest.manifest_length / (done - first)
+        yield Written(manifest, tuple(blocks))
+
+
+def _write(io: FileIO, shape: Shape, entries: Sequence[RawEntry], data: bytes, path: str) -> ManifestFile:
+    with io.new_output(path).create() as stream:
+        stream.write(data)
+    metadata = shape.metadata
+    spec = metadata.specs()[shape.spec_id]
+    partitions = [Record(*key) for key in {entry[0] for entry in entries}]
+    return ManifestFile.from_args(
+        manifest_path=path,
+        manifest_length=len(data),
+        partition_spec_id=shape.spec_id,
+        content=shape.content,
+        sequence_number=_UNASSIGNED if metadata.format_version > 1 else 0,
+        min_sequence_number=min(entry[3] for entry in entries),
+        added_snapshot_id=shape.snapshot_id,
+        added_files_count=0,
+        existing_files_count=len(entries),
+        deleted_files_count=0,
+        added_rows_count=0,
+        existing_rows_count=sum(entry[2] for entry in entries),
+        deleted_rows_count=0,
+        partitions=construct_partition_summaries(spec, schema_for_spec(metadata, spec), partitions),
+        key_metadata=None,
+    )
+
+
+@dataclass(frozen=True)
+class _Compression:
+    name: str
+    function: Callable[[bytes], bytes]
+
+
+def _compression(metadata: TableMetadata) -> _Compression:
+    wanted = codec(metadata)
+    name = CODEC_MAPPING_ICEBERG_TO_AVRO.get(wanted, wanted)
+    if name == "deflate":
+        return _Compression(name, _deflate)
+    if name in ("null", "uncompressed"):
+        return _Compression("null", bytes)
+    found = KNOWN_CODECS.get(name)
+    if found is None:
+        raise ConfigurationError(
+            f"table property write.avro.compression-codec={wanted!r} is not known: "
+            "use gzip, zstd, snappy or uncompressed"
+        )
+    compress = found.compress
+    return _Compression(name, lambda data: compress(data)[0])
+
+
+def _deflate(data: bytes) -> bytes:
+    packer = _compressobj(_LEVEL, zlib.DEFLATED, _RAW_DEFLATE)
+    return packer.compress(data) + packer.flush()  # type: ignore[no-any-return]
+
+
+def _header(header: Mapping[str, str], compression: _Compression) -> bytes:
+    pairs = {**header, "avro.codec": compression.name}
+    out = [b"Obj\x01", encode_long(len(pairs))]
+    for text in (text for pair in pairs.items() for text in pair):
+        data = text.encode()
+        out += [encode_long(len(data)), data]
+    return b"".join((*out, b"\x00"))
