@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count, pairwise
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -113,18 +114,18 @@ def tries_until_done(url: str, warehouse: Path, run_id: str, moment: datetime) -
             time.sleep(0.2)
 
 
-def start(target: object, arguments: Sequence[object]) -> list[multiprocessing.process.BaseProcess]:
+def start(target: Callable[..., None], *arguments: object) -> list[BaseProcess]:
     context = multiprocessing.get_context("spawn")
     moment = datetime.now(UTC)
-    started = []
+    started: list[BaseProcess] = []
     for number in range(PROCESSES):
-        process = context.Process(target=target, args=(*arguments, f"run-{number}", moment))  # type: ignore[arg-type]
+        process = context.Process(target=target, args=(*arguments, f"run-{number}", moment))
         process.start()
         started.append(process)
     return started
 
 
-def ended(processes: Sequence[multiprocessing.process.BaseProcess]) -> list[int | None]:
+def ended(processes: Sequence[BaseProcess]) -> list[int | None]:
     for process in processes:
         process.join(PATIENCE)
         process.kill()
@@ -150,7 +151,7 @@ def test_processes_share_the_tables_out_between_them(url: str, catalog: SqlCatal
     time.sleep(1.1)  # older than maxSnapshotAge
     environment(url, tmp_path).store.close()
 
-    assert ended(start(one_run, (url, tmp_path))) == [0] * PROCESSES
+    assert ended(start(one_run, url, tmp_path)) == [0] * PROCESSES
 
     records = worked(environment(url, tmp_path))
     assert_never_two_at_once(records)
@@ -172,7 +173,7 @@ def test_a_server_that_restarts_in_the_middle_loses_nothing(
     time.sleep(1.1)
     env = environment(url, tmp_path)
 
-    processes = start(tries_until_done, (url, tmp_path))
+    processes = start(tries_until_done, url, tmp_path)
     restarts = 0
     while any(process.is_alive() for process in processes) and restarts < 4:
         known = len(env.store.operations(limit=10_000))
