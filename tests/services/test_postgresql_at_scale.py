@@ -83,7 +83,8 @@ def test_what_runs_ask_for_is_found_by_index(store: SqlStore, scanned: list[str]
 
 def test_retention_drops_what_is_older_and_keeps_the_rest(store: SqlStore) -> None:
     first, last = store.operation("bulk-1").finished_at, store.operation(f"bulk-{RECORDS}").finished_at
-    assert first is not None and last is not None
+    assert first is not None
+    assert last is not None
     keep = store.now() - first - (last - first) / 2
 
     gone = store.prune_operations(keep.days)
