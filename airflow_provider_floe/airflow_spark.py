@@ -23,7 +23,7 @@ _CODE = re.compile(r"Error code is: (\d+)")
 
 
 def spark_engine(conn_id: str, catalogs: Mapping[str, str]) -> Engine:
-    """The Spark engine on a connection of type ``spark`` (spark-submit) or ``spark_connect``.
+    """The Spark engine on a connection of type ``spark`` (spark-submit), ``spark_connect`` or ``livy``.
 
     It connects when it is first used.
 
@@ -33,11 +33,15 @@ def spark_engine(conn_id: str, catalogs: Mapping[str, str]) -> Engine:
     """
     from airflow_provider_floe.engines.spark.engine import SparkEngine
 
-    return SparkEngine(_route(conn_id), catalogs or _same_names())
-
-
-def _route(conn_id: str) -> SparkRoute:
     kind = find_connection(conn_id).conn_type
+    if kind == "livy":
+        from airflow_provider_floe.airflow_livy import livy_engine
+
+        return livy_engine(conn_id, catalogs or _same_names())
+    return SparkEngine(_route(conn_id, kind), catalogs or _same_names())
+
+
+def _route(conn_id: str, kind: str | None) -> SparkRoute:
     if kind == "spark":
         from airflow_provider_floe.engines.spark.submit import SubmitRoute
 
@@ -50,7 +54,7 @@ def _route(conn_id: str) -> SparkRoute:
         return ConnectRoute(SparkConnectHook(conn_id).get_connection_url(), conn_id)
     raise ConfigurationError(
         f"[floe] spark_conn_id = {conn_id!r}: the connection is of type {kind!r}, but the engine needs one of type "
-        "spark (spark-submit) or spark_connect"
+        "spark (spark-submit), spark_connect or livy"
     )
 
 

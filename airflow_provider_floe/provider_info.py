@@ -155,8 +155,8 @@ def _deployment_options() -> dict[str, Any]:
         "spark_conn_id": _option(
             "string",
             None,
-            "Connection of the Spark that is engine spark: of type spark (spark-submit) or spark_connect (Spark 4 and "
-            "newer). Its extra may map the catalogs of policies to those of Spark under floe_catalogs.",
+            "Connection of the Spark that is engine spark: of type spark (spark-submit), spark_connect (Spark 4 and "
+            "newer) or livy. Its extra may map the catalogs of policies to those of Spark under floe_catalogs.",
             example="spark_default",
         ),
         "schedule_policies": _option(

@@ -41,6 +41,7 @@ _ARG_PATHS = _arg("paths", nargs="*", help="files or folders (default: as --poli
 _ARG_OPERATION_ID = _arg("operation_id", help="id of the operation record, see `history`")
 _ARG_FILES = _arg("files", nargs="+", metavar="FILE", help="files or folders of policies")
 _ARG_NAME = _arg("name", help="name of the policy")
+_ARG_PATH = _arg("path", help="file to write")
 _ARG_FOLDER = _arg("folder", nargs="?", help="folder to write to (default: the DAGs folder)")
 
 
@@ -108,6 +109,7 @@ COMMANDS: tuple[ActionCommand | GroupCommand, ...] = (
     _command("init", "Write the loader files into a DAGs folder; files that are there stay", _ARG_FOLDER),
     _command("check", "Check store, catalogs, engines and policies, and say what to fix", _ARG_POLICIES, _ARG_OUTPUT),
     _POLICIES,
+    _command("spark-job-file", "Write the job that Livy is to run", _ARG_PATH, function="commands.spark_job_file"),
     _command("schema", "Print the JSON Schema of policy files, for editors"),
 )
 

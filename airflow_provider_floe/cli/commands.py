@@ -237,6 +237,21 @@ def schema(args: argparse.Namespace) -> int:
     return GOOD
 
 
+@command
+def spark_job_file(args: argparse.Namespace) -> int:
+    """Write the job that Spark runs, for routes that need it where their server can read it."""
+    import shutil
+
+    from airflow_provider_floe.engines.spark import job
+
+    path = Path(args.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(job.__file__, path)
+    print(f"written: {path} (version {job.version()})")
+    print("Next: copy it to where Livy and Spark can read it, and name that place in floe_livy_job_file of the connection")
+    return GOOD
+
+
 @contextmanager
 def _environment(args: argparse.Namespace, policies: tuple[Policy, ...] | None = None) -> Iterator[Environment]:
     from airflow_provider_floe.airflow_environment import open_environment

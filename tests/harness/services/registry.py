@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.services.base import Service
 from harness.services.hive_metastore import HIVE_METASTORE
+from harness.services.livy import LIVY
 from harness.services.nessie import NESSIE
 from harness.services.rest import REST
 from harness.services.s3 import S3
@@ -12,7 +13,7 @@ from harness.services.spark import SPARKS
 from harness.services.trino import TRINOS
 
 SERVICES: dict[str, Service] = {
-    service.name: service for service in (S3, SEAWEEDFS, REST, NESSIE, HIVE_METASTORE, *TRINOS, *SPARKS)
+    service.name: service for service in (S3, SEAWEEDFS, REST, NESSIE, HIVE_METASTORE, *TRINOS, *SPARKS, LIVY)
 }
 
 
