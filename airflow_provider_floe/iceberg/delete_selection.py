@@ -6,14 +6,13 @@ one finds nothing.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pyiceberg.table.metadata import TableMetadata
 
-from airflow_provider_floe.iceberg.deletes import DeleteIndex, needed_deletes
+from airflow_provider_floe.iceberg.deletes import DeleteIndex, Place, needed_deletes
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 from airflow_provider_floe.iceberg.selection import SMALL, expected_files
 from airflow_provider_floe.iceberg.splitting import split_by_size
@@ -23,6 +22,8 @@ from airflow_provider_floe.text import bytes_text, count_text
 
 DEFAULT_TARGET_BYTES = 64 * 1024**2
 TARGET_PROPERTY = "write.delete.target-file-size-bytes"
+GRANULARITY_PROPERTY = "write.delete.granularity"
+"""``file``, which Spark takes where it is not set: one delete file for each data file; or ``partition``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,12 @@ class DeleteGroup:
 class DeleteSelection:
     """What a compaction of position deletes would touch.
 
+    :ivar by_data_file: position delete files are written for one data file each, as the table asks for.
     :ivar dangling: position delete files and deletion vectors that reach no data file: dropped.
     """
 
     target_bytes: int
+    by_data_file: bool
     groups: tuple[DeleteGroup, ...]
     dangling: tuple[LiveFile, ...]
 
@@ -74,17 +77,26 @@ def select_position_deletes(
     """
     target = delete_target_size(metadata, settings)
     index = DeleteIndex(metadata, files)
-    needed = needed_deletes(index, (file for file in files if file.content is FileContent.DATA))
+    data = [file for file in files if file.content is FileContent.DATA]
+    needed = needed_deletes(index, data)
     deletes = [file for file in files if file.content is FileContent.POSITION_DELETES]
     kept = [file for file in deletes if file.key in needed]
-    by_place: defaultdict[tuple[int, tuple[Any, ...]], list[LiveFile]] = defaultdict(list)
+    by_place: defaultdict[Place, list[LiveFile]] = defaultdict(list)
     for file in kept:
         if not file.is_deletion_vector and file.file_size_bytes < SMALL * target:
             by_place[file.spec_id, file.partition].append(file)
+    # from format version 3 on they become deletion vectors, of which one file holds many
+    by_data_file = (
+        metadata.format_version < 3 and metadata.properties.get(GRANULARITY_PROPERTY, "file").lower() != "partition"
+    )
+    data_files = Counter((file.spec_id, file.partition) for file in data) if by_data_file else Counter()
+    groups = [
+        group for place, members in by_place.items() for group in _groups(members, settings, target, data_files[place])
+    ]
     vectors = [file for file in kept if file.is_deletion_vector]
-    members = [*by_place.values(), _in_small_files(vectors, target)]
-    groups = [group for one in members for group in _groups(one, settings, target)]
-    return DeleteSelection(target, tuple(groups), tuple(file for file in deletes if file.key not in needed))
+    groups += _groups(_in_small_files(vectors, target), settings, target, 0)
+    dangling = tuple(file for file in deletes if file.key not in needed)
+    return DeleteSelection(target, by_data_file, tuple(groups), dangling)
 
 
 def _in_small_files(vectors: Iterable[LiveFile], target: int) -> list[LiveFile]:
@@ -97,11 +109,20 @@ def _in_small_files(vectors: Iterable[LiveFile], target: int) -> list[LiveFile]:
     ]
 
 
-def _groups(files: Sequence[LiveFile], settings: RewritePositionDeleteFiles, target: int) -> Iterable[DeleteGroup]:
+def _groups(
+    files: Sequence[LiveFile], settings: RewritePositionDeleteFiles, target: int, data_files: int
+) -> Iterable[DeleteGroup]:
+    """Those that become fewer by as many as ``minInputFiles`` that become one.
+
+    :param data_files: of the partition, where each gets a delete file of its own, else 0.
+    """
     for chunk in split_by_size(files, lambda file: file.stored_bytes, settings.max_file_group_size_bytes):
         stored_in = len({file.path for file in chunk})
         files_out = expected_files(sum(file.stored_bytes for file in chunk), target)
-        if stored_in >= settings.min_input_files and files_out < stored_in:
+        if data_files:
+            named = {file.referenced_data_file for file in chunk}
+            files_out = max(files_out, data_files if None in named else len(named))
+        if stored_in - files_out >= settings.min_input_files - 1:
             yield DeleteGroup(tuple(chunk), stored_in, files_out)
 
 

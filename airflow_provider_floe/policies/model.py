@@ -271,7 +271,7 @@ class RewritePositionDeleteFiles(OperationSettings):
     target_file_size_bytes: PositiveInt | None = None
     """Default: the table's ``write.delete.target-file-size-bytes``, else 64 MiB."""
     min_input_files: Annotated[int, Field(ge=2)] = 5
-    """Delete files of one partition that are worth compacting; fewer are left alone, unless one is dangling."""
+    """Small delete files of one partition that are worth making one, or so many fewer; dangling ones always go."""
     max_file_group_size_bytes: PositiveInt = 100 * 1024**3
 
 
