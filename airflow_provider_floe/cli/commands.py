@@ -248,7 +248,7 @@ def spark_job_file(args: argparse.Namespace) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(job.__file__, path)
     print(f"written: {path} (version {job.version()})")
-    print("Next: copy it to where Livy and Spark can read it, and name that place in the connection's floe_livy_job_file")
+    print("Next: copy it to where Livy and Spark can read it, and name that place in floe_livy_job_file (connection)")
     return GOOD
 
 

@@ -273,7 +273,10 @@ class LivyEngine(SparkOperations):
         since = job.state.get("withdrawn_at")
         if since is None and files.sent():
             files.withdraw()
-            log.warning("Livy knows no batch of operation %s any more: it is told to end, if it runs", operation_id)
+            log.warning("Livy knows no batch of operation %s: it is told to end, if it runs", operation_id)
+            if "batch" not in job.state:  # whoever was to submit it died about then
+                time.sleep(_STOPPING_SECONDS)
+                return JobStatus(job=job, state=JobState.GONE, message="Livy never had it")
             told = job.model_copy(update={"state": {**job.state, "withdrawn_at": time.time()}})
             return JobStatus(job=told, state=JobState.RUNNING, message="forgotten by Livy, told to end")
         if since is not None and time.time() < since + _STOPPING_SECONDS:
