@@ -66,7 +66,8 @@ class DeleteIndex:
                 "which of them holds cannot be told"
             )
 
-    def _vector(self, data: LiveFile) -> LiveFile | None:
+    def vector_of(self, data: LiveFile) -> LiveFile | None:
+        """The deletion vector of a data file, if it has one."""
         vector = self._vectors.get(data.path)
         return vector if vector is not None and vector.sequence_number >= data.sequence_number else None
 
@@ -81,12 +82,12 @@ class DeleteIndex:
         found: dict[str, LiveFile] = {}
         oldest: dict[tuple[Place, bool], list[LiveFile]] = {}
         for file in data:
-            vector = self._vector(file)
+            vector = self.vector_of(file)
             if vector is not None:
                 found[vector.key] = vector
             known = oldest.setdefault(((file.spec_id, file.partition), vector is not None), [file, file])
             known[0] = min(known[0], file, key=_sequence_number)
-            known[1] = min(known[1], file, key=_written_in)
+            known[1] = min(known[1], file, key=written_in)
         found |= {delete.key: delete for files in oldest.values() for file in files for delete in self.of(file)}
         if self._by_path:
             named = (delete for file in data if file.path in self._by_path for delete in self.of(file))
@@ -100,19 +101,20 @@ class DeleteIndex:
     def _reaching(self, data: LiveFile) -> Iterator[tuple[list[LiveFile], int]]:
         """Delete files in order of their sequence numbers, and from which of them on they apply."""
         place = (data.spec_id, data.partition)
-        vector = self._vector(data)
+        vector = self.vector_of(data)
         if vector is not None:
             yield [vector], 0
         else:
             for found in (self._by_path.get(data.path), self._by_partition.get(place)):
                 if found:
-                    yield found, bisect_left(found, _written_in(data), key=_sequence_number)
+                    yield found, bisect_left(found, written_in(data), key=_sequence_number)
         for found in (self._everywhere, self._equality.get(place)):
             if found:
                 yield found, bisect_right(found, data.sequence_number, key=_sequence_number)
 
 
-def _written_in(data: LiveFile) -> int:
+def written_in(data: LiveFile) -> int:
+    """Sequence number of the commit that wrote a data file: older position deletes cannot name it."""
     return max(data.sequence_number, data.file_sequence_number or 0)
 
 

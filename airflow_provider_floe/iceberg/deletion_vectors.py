@@ -93,28 +93,41 @@ class Place:
     length: int
 
 
-def puffin_file(vectors: Sequence[Vector], created_by: str) -> tuple[bytes, list[Place]]:
-    """A Puffin file of deletion vectors, and where in it each one stands."""
-    content = bytearray(_PUFFIN_MAGIC)
-    places, blobs = [], []
-    for vector in vectors:
+class PuffinFile:
+    """A Puffin file of deletion vectors, as it grows."""
+
+    def __init__(self) -> None:
+        self._content = bytearray(_PUFFIN_MAGIC)
+        self._blobs: list[dict[str, Any]] = []
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the vectors so far."""
+        return len(self._content) - len(_PUFFIN_MAGIC)
+
+    def add(self, vector: Vector) -> Place:
+        """Put a vector in; returns where it stands."""
         blob = encode_vector(vector.positions)
-        places.append(Place(len(content), len(blob)))
-        blobs.append(
+        place = Place(len(self._content), len(blob))
+        self._content += blob
+        self._blobs.append(
             {
                 "type": BLOB_TYPE,
                 "fields": [POSITION_COLUMN],
                 "snapshot-id": _UNCOMMITTED,
                 "sequence-number": _UNCOMMITTED,
-                "offset": len(content),
-                "length": len(blob),
+                "offset": place.offset,
+                "length": place.length,
                 "properties": {
                     "referenced-data-file": vector.data_file,
                     "cardinality": str(len(vector.positions)),
                 },
             }
         )
-        content += blob
-    footer = json.dumps({"blobs": blobs, "properties": {"created-by": created_by}}).encode()
-    content += _PUFFIN_MAGIC + footer + struct.pack("<iI", len(footer), 0) + _PUFFIN_MAGIC
-    return bytes(content), places
+        return place
+
+    def finished(self, created_by: str) -> bytes:
+        """The whole file."""
+        footer = json.dumps({"blobs": self._blobs, "properties": {"created-by": created_by}}).encode()
+        end = struct.pack("<iI", len(footer), 0)
+        return bytes(self._content) + _PUFFIN_MAGIC + footer + end + _PUFFIN_MAGIC

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from harness.tables import local_path
 from pyiceberg.avro.file import AvroFile
 from pyiceberg.io.pyarrow import _dataframe_to_data_files
 from pyiceberg.manifest import DataFile, FileFormat, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
@@ -31,9 +32,8 @@ from airflow_provider_floe.engines.local.pyiceberg_manifests import (
     read_entries,
     write_list,
 )
-from airflow_provider_floe.iceberg.deletion_vectors import Vector, puffin_file
+from airflow_provider_floe.iceberg.deletion_vectors import PuffinFile, Vector
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
-from harness.tables import local_path
 
 LINEAGE_SCHEMA = (
     pa.field("_row_id", pa.int64(), metadata={b"PARQUET:field_id": b"2147483540"}),
@@ -68,7 +68,9 @@ def add_vectors(table: Table, deletes: Mapping[str, Collection[int]]) -> list[Da
     for path, positions in deletes.items():
         known = _vector(old[path]) if path in old else []
         vectors.append(Vector(path, sorted({*known, *positions})))
-    content, places = puffin_file(vectors, "the tests")
+    puffin = PuffinFile()
+    places = [puffin.add(vector) for vector in vectors]
+    content = puffin.finished("the tests")
     location = f"{table.location()}/data/{uuid4()}.puffin"
     with table.io.new_output(location).create() as stream:
         stream.write(content)
@@ -263,17 +265,18 @@ def _live_in(table: Table, manifest: dict[str, Any]) -> Iterator[Live]:
         if entry["status"] == 2:
             continue
         file = entry["data_file"]
-        sequence_number = entry["sequence_number"]
+        content = file.get("content", 0)  # a manifest from before an upgrade may lack this and others
+        sequence_number = entry.get("sequence_number")
         if sequence_number is None:
-            assert entry["status"] == 1
-            sequence_number = manifest["sequence_number"]
+            assert entry["status"] == 1 or not manifest["sequence_number"]
+            sequence_number = manifest["sequence_number"] or 0
         row_id = None
-        if file["content"] == 0 and next_id is not None:
-            row_id = file["first_row_id"]
+        if content == 0 and next_id is not None:
+            row_id = file.get("first_row_id")
             if row_id is None:
                 row_id, next_id = next_id, next_id + file["record_count"]
         yield Live(
-            file["content"],
+            content,
             file["file_path"],
             file["file_format"].lower(),
             file["record_count"],
@@ -298,12 +301,14 @@ def _vector(file: Live) -> list[int]:
     assert int(told["properties"]["cardinality"]) == file.records
     assert file.offset is not None
     blob = whole[file.offset : file.offset + told["length"]]
-    found = list(_positions(blob[8:-4]))
+    found = list(positions_in(blob))
     assert len(found) == file.records
     return found
 
 
-def _positions(data: bytes) -> Iterator[int]:
+def positions_in(blob: bytes) -> Iterator[int]:
+    """Positions of a vector's blob."""
+    data = blob[8:-4]
     count = struct.unpack_from("<Q", data)[0]
     at = 8
     for _ in range(count):

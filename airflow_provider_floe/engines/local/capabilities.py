@@ -12,6 +12,9 @@ _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
         TableFeature.NON_PARQUET_FILES: guards.NOT_PARQUET,
         TableFeature.ENCRYPTED: guards.ENCRYPTED,
     },
+    Operation.REWRITE_POSITION_DELETE_FILES: {
+        TableFeature.ENCRYPTED: guards.ENCRYPTED,
+    },
     Operation.REWRITE_MANIFESTS: {
         TableFeature.ENCRYPTED: guards.ENCRYPTED,
     },
@@ -25,17 +28,11 @@ _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
     },
 }
 
-_NO_DELETE_FILES = OperationCapability(
-    supported=False, reason="the local engine applies delete files by rewrite_data_files only: use engine spark"
-)
-
 
 def local_capabilities(version: str) -> Capabilities:
     """Every setting of every operation is honoured, at any value."""
-    operations = {Operation.REWRITE_POSITION_DELETE_FILES: _NO_DELETE_FILES}
+    operations = {}
     for operation, model in SETTINGS_MODELS.items():
-        if operation in operations:
-            continue
         operations[operation] = OperationCapability(
             honoured=frozenset(field.alias or name for name, field in model.model_fields.items()),
             refused_features={feature.value: why for feature, why in _REFUSED_FEATURES[operation].items()},

@@ -12,7 +12,7 @@ import pyiceberg
 from airflow_provider_floe import __version__
 from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
 from airflow_provider_floe.engines.capabilities import Capabilities
-from airflow_provider_floe.engines.local import expire, orphans, rewrite_data, rewrite_manifests
+from airflow_provider_floe.engines.local import expire, orphans, rewrite_data, rewrite_deletes, rewrite_manifests
 from airflow_provider_floe.engines.local.capabilities import local_capabilities
 from airflow_provider_floe.engines.local.pyiceberg_self_test import self_test
 from airflow_provider_floe.tables import Operation
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _OPERATIONS: dict[Operation, Callable[[OperationRequest, OperationContext, int], OperationResult]] = {
     Operation.REWRITE_DATA_FILES: rewrite_data.run,
+    Operation.REWRITE_POSITION_DELETE_FILES: rewrite_deletes.run,
     Operation.REWRITE_MANIFESTS: rewrite_manifests.run,
     Operation.EXPIRE_SNAPSHOTS: expire.run,
     Operation.REMOVE_ORPHAN_FILES: orphans.run,

@@ -31,6 +31,14 @@ def refuse_unsupported(table: Table, files: Sequence[LiveFile]) -> None:
     """
     refuse_metadata(table)
     refuse_rows(table)
+    refuse_other_formats(table, files)
+
+
+def refuse_other_formats(table: Table, files: Sequence[LiveFile]) -> None:
+    """Check that files are Parquet, or deletion vectors.
+
+    :raises UnsupportedTableFeature: naming one that is not.
+    """
     for file in files:
         if file.file_format.upper() != "PARQUET" and not file.is_deletion_vector:
             raise UnsupportedTableFeature(f"{_name(table)} has {file.file_format} files ({file.path}): {NOT_PARQUET}")

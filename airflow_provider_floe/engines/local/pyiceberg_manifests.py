@@ -376,6 +376,11 @@ def file_key(file: DataFile) -> str:
     return file.file_path if offset is None else f"{file.file_path}#{offset}"
 
 
+def referenced_data_file(file: DataFile) -> str | None:
+    """The only data file that a delete file is for, if it says so."""
+    return file[_REFERENCED] if len(file) > _REFERENCED else None
+
+
 def stored_bytes(file: DataFile) -> int:
     """Bytes that are the file's own: those of a deletion vector, not of the Puffin file around it."""
     length = file[_LENGTH] if len(file) > _LENGTH else None

@@ -69,8 +69,9 @@ class Replacement:
         self._validate(attempt, files, gone)
         dropped = self._dropped(attempt, files, gone)
         leaving = [file for file in files if file.path in gone and file.content is FileContent.DATA] + dropped
-        manifests = _without(attempt, leaving)
-        manifests = [*self._added_manifests(attempt), *manifests]
+        manifests = without(attempt, leaving)
+        added = [(file, self.sequence_number) for file in self.added]
+        manifests = [*added_manifests(attempt, ManifestContent.DATA, added), *manifests]
         return Change(manifests, summary(files, leaving, self.added))
 
     def _validate(self, attempt: Attempt, files: Sequence[LiveFile], gone: frozenset[str]) -> None:
@@ -99,23 +100,27 @@ class Replacement:
         needed = needed_deletes(DeleteIndex(attempt.table.metadata, candidates), staying)
         return [file for file in candidates if file.key not in needed]
 
-    def _added_manifests(self, attempt: Attempt) -> Iterable[ManifestFile]:
-        by_spec: defaultdict[int, list[DataFile]] = defaultdict(list)
-        for file in self.added:
-            by_spec[file.spec_id].append(file)
-        for spec_id, added in by_spec.items():
-            with attempt.writer(ManifestContent.DATA, spec_id) as writer:
-                for file in added:
-                    writer.add(
-                        ManifestEntry.from_args(
-                            status=ManifestEntryStatus.ADDED,
-                            snapshot_id=attempt.snapshot_id,
-                            sequence_number=self.sequence_number,
-                            file_sequence_number=None,
-                            data_file=file,
-                        )
+
+def added_manifests(
+    attempt: Attempt, content: ManifestContent, added: Iterable[tuple[DataFile, int | None]]
+) -> Iterator[ManifestFile]:
+    """New manifests of added files with their data sequence numbers, None for the commit's own; one for each spec."""
+    by_spec: defaultdict[int, list[tuple[DataFile, int | None]]] = defaultdict(list)
+    for file, sequence_number in added:
+        by_spec[file.spec_id].append((file, sequence_number))
+    for spec_id, members in by_spec.items():
+        with attempt.writer(content, spec_id) as writer:
+            for file, sequence_number in members:
+                writer.add(
+                    ManifestEntry.from_args(
+                        status=ManifestEntryStatus.ADDED,
+                        snapshot_id=attempt.snapshot_id,
+                        sequence_number=sequence_number,
+                        file_sequence_number=None,
+                        data_file=file,
                     )
-            yield writer.to_manifest_file()
+                )
+        yield writer.to_manifest_file()
 
 
 def _hit(attempt: Attempt, removed: Sequence[LiveFile], new: Sequence[LiveFile]) -> Iterator[str]:
@@ -133,7 +138,7 @@ def _hit(attempt: Attempt, removed: Sequence[LiveFile], new: Sequence[LiveFile])
             yield path
 
 
-def _without(attempt: Attempt, leaving: Sequence[LiveFile]) -> list[ManifestFile]:
+def without(attempt: Attempt, leaving: Sequence[LiveFile]) -> list[ManifestFile]:
     """The head's manifests, those that hold files which leave written anew with these marked as deleted."""
     by_manifest: defaultdict[str, set[str]] = defaultdict(set)
     for file in leaving:

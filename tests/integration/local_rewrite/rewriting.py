@@ -9,10 +9,12 @@ from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.base import OperationResult
 from airflow_provider_floe.engines.local import rewrite_data, rewrite_manifests
+from airflow_provider_floe.engines.local.rewrite_deletes import run as run_rewrite_deletes
+from airflow_provider_floe.iceberg.delete_selection import position_delete_work
 from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
 from airflow_provider_floe.iceberg.selection import manifest_work, rewrite_work
 from airflow_provider_floe.iceberg.work import Work
-from airflow_provider_floe.policies.model import RewriteDataFiles, RewriteManifests
+from airflow_provider_floe.policies.model import RewriteDataFiles, RewriteManifests, RewritePositionDeleteFiles
 from airflow_provider_floe.tables import Operation
 
 MEMORY = 256 * 1024**2
@@ -37,6 +39,22 @@ def rewrite_all_manifests(table: Table, context: FakeContext | None = None, **se
         return rewrite_manifests.run(request, context or context_for(table), MEMORY)
     finally:
         table.refresh()
+
+
+def rewrite_deletes(table: Table, context: FakeContext | None = None, **settings: Any) -> OperationResult:
+    """Compact position deletes; the table is refreshed."""
+    wanted = RewritePositionDeleteFiles(**settings)
+    request = request_for(table, Operation.REWRITE_POSITION_DELETE_FILES, wanted)
+    try:
+        return run_rewrite_deletes(request, context or context_for(table), MEMORY)
+    finally:
+        table.refresh()
+
+
+def work_on_deletes(table: Table, **settings: Any) -> Work:
+    """What planning says of a compaction of position deletes."""
+    files = list(live_files(table.io, snapshot_manifests(table)))
+    return position_delete_work(table.metadata, files, RewritePositionDeleteFiles(**settings))
 
 
 def work(table: Table, **settings: Any) -> Work:
