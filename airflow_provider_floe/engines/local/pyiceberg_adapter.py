@@ -31,6 +31,8 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, NestedField
 
+from airflow_provider_floe.engines.local.encodings import DICTIONARIES, Encodings
+from airflow_provider_floe.engines.local.parquet_properties import bloom_filters, known_to_pyiceberg
 from airflow_provider_floe.engines.local.pyiceberg_manifests import data_file, manifest_writer, schema_for_spec
 
 __all__ = [
@@ -115,10 +117,20 @@ class ParquetLayout:
         )
         return shaped if shaped.schema.equals(self.arrow, check_metadata=True) else shaped.cast(self.arrow)
 
-    def open(self, stream: Any) -> pq.ParquetWriter:
-        """A Parquet writer by the table's ``write.parquet.*`` properties."""
-        kwargs = _get_parquet_writer_kwargs(self._properties)
-        return pq.ParquetWriter(stream, self.arrow, store_decimal_as_integer=True, **kwargs)
+    @property
+    def writer_options(self) -> dict[str, Any]:
+        """Arguments of :class:`pyarrow.parquet.ParquetWriter` by the table's ``write.parquet.*`` properties."""
+        return {
+            **_get_parquet_writer_kwargs(known_to_pyiceberg(self._properties)),
+            "store_decimal_as_integer": True,
+        }
+
+    def open(self, stream: Any, encodings: Encodings = DICTIONARIES) -> pq.ParquetWriter:
+        """A Parquet writer by the table's properties, with an encoding for each column."""
+        options = {**self.writer_options, **encodings.writer_options(self.arrow)}
+        if filters := bloom_filters(self._properties, self.arrow.names):
+            options["bloom_filter_options"] = filters
+        return pq.ParquetWriter(stream, self.arrow, **options)
 
     def metrics(self, footer: pq.FileMetaData) -> dict[str, Any]:
         """Arguments of :class:`DataFile` by the table's ``write.metadata.metrics.*`` modes."""

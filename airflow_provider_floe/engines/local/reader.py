@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,11 +49,20 @@ def project(
 class GroupReader:
     """Reads the files of one partition, with the delete files that apply to them loaded once.
 
+    :param open_file: how data files are opened, as a context.
     :ivar lineage: digest of the lineage of all rows that were given, from format version 3 on.
     """
 
-    def __init__(self, table: Table, layout: ParquetLayout, partition: Record, deletes: Sequence[LiveFile]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        layout: ParquetLayout,
+        partition: Record,
+        deletes: Sequence[LiveFile],
+        open_file: Callable[[LiveFile], Any] | None = None,
+    ) -> None:
         self._table = table
+        self._open_file = open_file or (lambda file: table.io.new_input(file.path).open())
         self._metadata = table.metadata
         self._layout = layout
         self._partition = partition
@@ -109,7 +118,7 @@ class GroupReader:
             field.field_id: field for key in keys for field in key.fields if field.field_id not in schema.field_ids
         }
         if not extra:
-            with self._table.io.new_input(file.path).open() as stream:
+            with self._open_file(file) as stream:
                 parquet = pq.ParquetFile(stream)
                 own = pa.schema(list(self._layout.arrow)[: len(self._layout.arrow) - self._layout.lineage])
                 if any(_same_columns(parquet.schema_arrow, wanted) for wanted in (own, self._layout.arrow)):

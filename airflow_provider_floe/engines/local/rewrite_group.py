@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
 from airflow_provider_floe.engines.local.commit import delete_quietly
 from airflow_provider_floe.engines.local.copy_plan import CopyPlan, plan_copy
+from airflow_provider_floe.engines.local.encodings import LEAST_ROWS, delta_allowed
 from airflow_provider_floe.engines.local.lineage import verify_lineage
 from airflow_provider_floe.engines.local.moving import MOST_OPEN, MovingWriter
 from airflow_provider_floe.engines.local.ordering import Ordering, ordered
 from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout
 from airflow_provider_floe.engines.local.raw_copy import copy_group
+from airflow_provider_floe.engines.local.read_ahead import Fetched, batches_ahead
 from airflow_provider_floe.engines.local.reader import GroupReader
 from airflow_provider_floe.engines.local.recount import count_deleted
 from airflow_provider_floe.engines.local.thrift import FooterError
@@ -28,6 +32,9 @@ from airflow_provider_floe.iceberg.selection import FileGroup, Selection
 from airflow_provider_floe.text import bytes_text, count_text
 
 log = logging.getLogger(__name__)
+
+_WORTH_A_THREAD = 4 * 1024**2
+"""Bytes of files from which on decoding goes ahead of encoding."""
 
 
 @dataclass(frozen=True)
@@ -140,16 +147,40 @@ def _decoded(
     announce: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> Sequence[DataFile]:
-    reader = GroupReader(table, layout, expected.partition, group.deletes)
-    reader.load(group.files)
+    with Fetched(table.io, group.files, memory_bytes // 16) as fetched:
+        reader = GroupReader(table, layout, expected.partition, group.deletes, fetched.open)
+        reader.load(group.files)
 
-    def rows() -> Iterator[pa.RecordBatch]:
-        for file in group.files:
-            for batch in reader.batches(file):
-                progress(0)
-                yield batch
-            progress(file.file_size_bytes)
+        def read() -> Generator[pa.RecordBatch]:
+            for file in fetched:
+                for batch in reader.batches(file):
+                    progress(0)
+                    yield batch
+                progress(file.file_size_bytes)
 
+        with closing(_ahead(group, read(), memory_bytes // 8)) as rows:
+            files = _written(table, layout, ordering, selection, group, expected, memory_bytes, announce, rows)
+    if layout.lineage:
+        verify_lineage(table.io, reader.lineage, files)
+    return files
+
+
+def _ahead(group: FileGroup, rows: Generator[pa.RecordBatch], most_bytes: int) -> Generator[pa.RecordBatch]:
+    """Rows that are decoded while others are encoded, where there are enough to make a thread worth it."""
+    return batches_ahead(rows, most_bytes) if group.size_bytes >= _WORTH_A_THREAD else rows
+
+
+def _written(
+    table: Table,
+    layout: ParquetLayout,
+    ordering: Ordering,
+    selection: Selection,
+    group: FileGroup,
+    expected: Expectation,
+    memory_bytes: int,
+    announce: Callable[[str], None],
+    rows: Iterator[pa.RecordBatch],
+) -> Sequence[DataFile]:
     def open_writer(partition: Record) -> RollingWriter:
         return RollingWriter(
             table,
@@ -159,20 +190,24 @@ def _decoded(
             target_bytes=selection.target_bytes,
             expected_rows=expected.rows,
             expected_bytes=group.size_bytes,
-            buffer_bytes=max(8 * 1024**2, memory_bytes // 4) // (MOST_OPEN if group.moves else 1),
+            buffer_bytes=max(8 * 1024**2, memory_bytes // 5) // (MOST_OPEN if group.moves else 1),
             mark=selection.mark,
             sort_order_id=ordering.sort_order_id,
             announce=announce,
+            delta=delta,
         )
 
+    delta = expected.rows >= LEAST_ROWS and delta_allowed(table.metadata.properties, lambda: _footer(table, group))
     writer = MovingWriter(table, group.output_spec_id, open_writer) if group.moves else open_writer(expected.partition)
     try:
-        for batch in ordered(table, layout, ordering, group, expected.partition, rows(), memory_bytes // 2):
+        for batch in ordered(table, layout, ordering, group, expected.partition, rows, memory_bytes // 2):
             writer.write(batch)
-        files = tuple(writer.close())
+        return tuple(writer.close())
     except BaseException:
         writer.abandon()
         raise
-    if layout.lineage:
-        verify_lineage(table.io, reader.lineage, files)
-    return files
+
+
+def _footer(table: Table, group: FileGroup) -> pq.FileMetaData:
+    with table.io.new_input(group.files[0].path).open() as stream:
+        return pq.read_metadata(stream)

@@ -11,6 +11,9 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
+from airflow_provider_floe.engines.local import encodings
+from airflow_provider_floe.engines.local.encodings import Encodings
+from airflow_provider_floe.engines.local.parquet_properties import row_group_bytes
 from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout, data_file, schema_for_spec
 from airflow_provider_floe.iceberg.selection import expected_files
 
@@ -42,6 +45,7 @@ class RollingWriter:
         mark: str,
         sort_order_id: int | None,
         announce: Callable[[str], None],
+        delta: bool = False,
     ) -> None:
         self.files: list[DataFile] = []
         self._table = table
@@ -50,10 +54,12 @@ class RollingWriter:
         self._partition = partition
         self._target = target_bytes
         self._rows_left = expected_rows
-        self._buffer_bytes = buffer_bytes
+        self._buffer_bytes = min(buffer_bytes, row_group_bytes(table.metadata.properties) or buffer_bytes)
         self._mark = mark
         self._sort_order_id = sort_order_id
         self._announce = announce
+        self._delta = delta
+        self._encodings: Encodings | None = None if expected_rows >= encodings.LEAST_ROWS else encodings.DICTIONARIES
         self._directory = partition_directory(table, spec_id, partition)
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
@@ -90,8 +96,10 @@ class RollingWriter:
     def _flush(self) -> None:
         rows = pa.Table.from_batches(self._pending, schema=self._layout.arrow)
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+        if self._encodings is None:
+            self._encodings = encodings.choose(rows, rows.num_rows, self._layout.writer_options, delta=self._delta)
         if self._parquet is None:
-            self._open_file()
+            self._open_file(self._encodings)
         self._parquet.write_table(rows, row_group_size=rows.num_rows)
         self._file_rows += rows.num_rows
         self._rows_left = max(0, self._rows_left - rows.num_rows)
@@ -103,12 +111,12 @@ class RollingWriter:
         if files > 1 and size + rows.num_rows * bytes_per_row / 2 >= to_come / files:
             self._close_file()
 
-    def _open_file(self) -> None:
+    def _open_file(self, chosen: Encodings) -> None:
         name = f"{self._mark}-{uuid.uuid4()}.parquet"
         self._path = self._table.location_provider().new_data_location(self._directory + name)
         self._announce(self._path)
         self._stream = self._table.io.new_output(self._path).create()
-        self._parquet = self._layout.open(self._stream)
+        self._parquet = self._layout.open(self._stream, chosen)
         self._file_rows = 0
 
     def _close_file(self) -> None:

@@ -1,0 +1,164 @@
+"""Which Parquet encoding suits each column: tried on a sample of the rows that are to be written.
+
+A dictionary that does not pay costs time and bytes, and what pays does not follow from a type. Delta encodings save a
+tenth more, but many readers do not know them, Iceberg's own vectorised reader in Spark among them until lately: so they
+are used only where the input files have them already, or the table's owner allows them.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from airflow_provider_floe.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+PROPERTY = "floe.parquet-encodings"
+"""Table property: ``compatible`` (default) or ``delta``."""
+
+SAMPLE_ROWS = 65_536
+LEAST_ROWS = 8 * SAMPLE_ROWS
+"""With fewer rows to write a trial costs more than it saves."""
+_DICTIONARY_GAIN = 0.97
+"""A dictionary is worth its time when it leaves less than this share of the bytes."""
+_SATURATED = 1.4
+"""Distinct values of the whole sample by those of its half: below, a dictionary hardly grows any more."""
+
+DELTA_INTEGERS, DELTA_STRINGS = "DELTA_BINARY_PACKED", "DELTA_LENGTH_BYTE_ARRAY"
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """How columns are encoded, by their path in the file.
+
+    :ivar plain: columns without a dictionary.
+    :ivar delta: columns in a delta encoding, and in which.
+    """
+
+    plain: frozenset[str] = frozenset()
+    delta: Mapping[str, str] = field(default_factory=dict)
+
+    def writer_options(self, schema: pa.Schema) -> dict[str, Any]:
+        """Arguments of :class:`pyarrow.parquet.ParquetWriter`."""
+        if not self.plain and not self.delta:
+            return {}
+        without = self.plain | self.delta.keys()
+        options: dict[str, Any] = {"use_dictionary": [path for path in _leaves(schema) if path not in without]}
+        if self.delta:
+            options["column_encoding"] = dict(self.delta)
+        return options
+
+
+DICTIONARIES = Encodings()
+"""A dictionary for every column, as far as it goes: what Parquet writers do unasked."""
+
+
+def delta_allowed(properties: Mapping[str, str], sample: Callable[[], pq.FileMetaData]) -> bool:
+    """Whether the table's readers can be expected to know delta encodings.
+
+    :param sample: gives the footer of one of the files that are there already.
+    :raises ConfigurationError: for an unknown value of the table property.
+    """
+    wanted = properties.get(PROPERTY, "compatible")
+    if wanted not in ("compatible", "delta"):
+        raise ConfigurationError(f"table property {PROPERTY}={wanted!r} is not known: use compatible or delta")
+    if wanted == "delta":
+        return True
+    footer = sample()
+    groups = [footer.row_group(0)] if footer.num_row_groups else []
+    return any(
+        encoding.startswith("DELTA")
+        for group in groups
+        for number in range(group.num_columns)
+        for encoding in group.column(number).encodings
+    )
+
+
+def choose(rows: pa.Table, group_rows: int, options: Mapping[str, Any], *, delta: bool) -> Encodings:
+    """Try the columns on a sample from the midst of the rows.
+
+    :param group_rows: rows of the row groups to be written, over which a dictionary page spreads.
+    :param options: how the file is written otherwise: codec, level.
+    :param delta: delta encodings may be used.
+    """
+    sample = rows.slice(max(0, (rows.num_rows - SAMPLE_ROWS) // 2), SAMPLE_ROWS)
+    flat = [field.name for field in rows.schema if not pa.types.is_nested(field.type)]
+    sample = sample.select(flat)
+    plain, with_dictionary = _trial(sample, options, False), _trial(sample, options, True)
+    encodings = {name: kind for name in flat if (kind := _delta_for(sample.schema.field(name).type))} if delta else {}
+    with_delta = _trial(sample.select(list(encodings)), options, False, encodings) if encodings else {}
+    chosen_plain, chosen_delta = set(), {}
+    for name in flat:
+        dictionary_page, pages = with_dictionary[name]
+        share = sample.num_rows / max(group_rows, sample.num_rows)
+        if dictionary_page and share < 1 and _saturates(sample.column(name)):
+            dictionary_page *= share
+        least = sum(plain[name])
+        if name in with_delta and sum(with_delta[name]) < least:
+            least = sum(with_delta[name])
+            chosen_delta[name] = encodings[name]
+        if dictionary_page and dictionary_page + pages < _DICTIONARY_GAIN * least:
+            chosen_delta.pop(name, None)
+        else:
+            chosen_plain.add(name)
+    chosen = Encodings(frozenset(chosen_plain - chosen_delta.keys()), chosen_delta)
+    log.debug("no dictionary for %s; delta for %s", sorted(chosen.plain), sorted(chosen.delta))
+    return chosen
+
+
+def _trial(
+    sample: pa.Table, options: Mapping[str, Any], dictionary: bool, encodings: Mapping[str, str] | None = None
+) -> dict[str, tuple[float, int]]:
+    """Compressed bytes of dictionary page and data pages, by column."""
+    sink = io.BytesIO()
+    pq.write_table(
+        sample,
+        sink,
+        use_dictionary=dictionary,
+        column_encoding=dict(encodings) if encodings else None,
+        row_group_size=sample.num_rows,
+        write_statistics=False,
+        **options,
+    )
+    group = pq.read_metadata(sink).row_group(0)
+    found = {}
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        first = chunk.dictionary_page_offset
+        page = chunk.data_page_offset - first if first is not None and first < chunk.data_page_offset else 0
+        found[chunk.path_in_schema] = (float(page), chunk.total_compressed_size - page)
+    return found
+
+
+def _saturates(column: pa.ChunkedArray) -> bool:
+    if isinstance(column.type, pa.BaseExtensionType):  # UUIDs
+        return False
+    half = pc.count_distinct(column.slice(0, len(column) // 2)).as_py()
+    return bool(pc.count_distinct(column).as_py() < _SATURATED * half)
+
+
+def _delta_for(kind: pa.DataType) -> str | None:
+    types = pa.types
+    if types.is_integer(kind) or types.is_date(kind) or types.is_timestamp(kind) or types.is_time(kind):
+        return DELTA_INTEGERS
+    if types.is_decimal(kind) and kind.precision <= 18:  # stored as an integer
+        return DELTA_INTEGERS
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        return DELTA_STRINGS
+    return None
+
+
+def _leaves(schema: pa.Schema) -> Sequence[str]:
+    """Paths of the leaf columns, as files have them."""
+    sink = io.BytesIO()
+    pq.ParquetWriter(sink, schema).close()
+    columns = pq.read_metadata(sink).schema
+    return [columns.column(number).path for number in range(len(columns))]
