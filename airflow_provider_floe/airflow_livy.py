@@ -16,6 +16,7 @@ from airflow_provider_floe.hooks.floe import find_connection
 
 if TYPE_CHECKING:
     from airflow.providers.apache.livy.hooks.livy import LivyHook
+    from airflow.providers.common.compat.sdk import Connection
     from pyiceberg.table import Table
 
     from airflow_provider_floe.catalogs.base import CatalogClient
@@ -28,7 +29,7 @@ JOB_FILE_EXTRA = "floe_livy_job_file"
 """Key in the extra of a connection: the path by which Livy and Spark find the job, say ``s3a://bucket/floe_job.py``."""
 BATCH_EXTRA = "floe_livy_batch"
 """Key in the extra of a connection: more fields of the batches, as JSON, say ``{"queue": "nightly"}``."""
-_OURS = re.compile("^floe_")
+_OURS = "floe_"
 _TAKEN = frozenset({"file", "args", "name", "className"})
 _SECRET = re.compile(r"secret|password|token|credential|access[-.]?key", re.IGNORECASE)
 _ANSWER_SECONDS = 60
@@ -93,7 +94,8 @@ class HookRequests:
     @property
     def url(self) -> str:
         """See :class:`~airflow_provider_floe.engines.spark.livy_server.LivyRequests`."""
-        self._hook.get_conn()  # type: ignore[no-untyped-call,unused-ignore]
+        if not self._hook.base_url:
+            self._hook.get_conn()
         address = urlsplit(self._hook.base_url)
         return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
@@ -121,26 +123,31 @@ def _hook(conn_id: str) -> LivyHook:
         from airflow.providers.apache.livy.hooks.livy import LivyHook
     except ImportError as error:
         raise MissingExtra(f"connection {conn_id!r} of type livy", "livy") from error
+    ours = _without_our_keys(find_connection(conn_id))
 
     class Hook(LivyHook):
-        """Keeps what the extra says to us out of the headers, which the hook makes of all that it does not know."""
+        """Asks for its connection but once: it sends many requests."""
 
         @classmethod
-        def get_connection(cls, conn_id: str) -> Any:
-            connection = super().get_connection(conn_id)
-            extra = {name: value for name, value in connection.extra_dejson.items() if not _OURS.match(name)}
-            return type(connection)(
-                conn_id=connection.conn_id,
-                conn_type=connection.conn_type,
-                host=connection.host,
-                port=connection.port,
-                schema=connection.schema,
-                login=connection.login,
-                password=connection.password,
-                extra=json.dumps(extra),
-            )
+        def get_connection(cls, conn_id: str) -> Connection:
+            return ours
 
     return Hook(conn_id, extra_options={"check_response": False, "timeout": _ANSWER_SECONDS})
+
+
+def _without_our_keys(connection: Connection) -> Connection:
+    """The hook makes HTTP headers of all in the extra that it does not know."""
+    extra = {name: value for name, value in connection.extra_dejson.items() if not name.startswith(_OURS)}
+    return type(connection)(
+        conn_id=connection.conn_id,
+        conn_type=connection.conn_type,
+        host=connection.host,
+        port=connection.port,
+        schema=connection.schema,
+        login=connection.login,
+        password=connection.password,
+        extra=json.dumps(extra),
+    )
 
 
 class CatalogTables:
