@@ -49,7 +49,11 @@ from airflow_provider_floe.text import count_text
 
 log = logging.getLogger(__name__)
 
-_TIMED_REST = "airflow_provider_floe.catalogs.rest.TimedRestCatalog"
+_OURS = {
+    "rest": "airflow_provider_floe.catalogs.rest.TimedRestCatalog",
+    "hive": "airflow_provider_floe.catalogs.hive_transport.TimedHiveCatalog",
+}
+"""What stands for pyiceberg's catalogs of these types."""
 _LISTING_THREADS = 8
 _ONE_THREAD_EACH = ("hive",)
 """Types of pyiceberg's catalogs with a single connection, which two threads must not use at once."""
@@ -190,9 +194,9 @@ class PyicebergCatalog:
 
     def _open(self) -> Catalog:
         properties = dict(self._properties)
-        if properties.get("type") == "rest":
+        if ours := _OURS.get(properties.get("type", "")):
             del properties["type"]
-            properties["py-catalog-impl"] = _TIMED_REST
+            properties["py-catalog-impl"] = ours
         uri = properties.get("uri", "")
         if uri.startswith("sqlite:////") and not Path(uri.removeprefix("sqlite:///").partition("?")[0]).exists():
             raise CatalogUnavailable(

@@ -138,6 +138,7 @@ def commit_replace(
     :raises CommitOutcomeUnknown: the commit may have happened; nothing was deleted.
     """
     refused: Attempt | None = None
+    why: Exception | None = None
     number = 0
     while True:
         table = _load(context, refused)
@@ -146,7 +147,7 @@ def commit_replace(
                 # A transport that repeats a request whose answer was lost gets a refusal for what has happened.
                 return _acknowledge(context, refused)
             refused.discard()
-            wait_or_give_up(table, number)
+            wait_or_give_up(table, number, why)
         context.checkpoint()
         number += 1
         snapshot_id = snapshot_id or table.metadata.new_snapshot_id()
@@ -164,7 +165,7 @@ def commit_replace(
             if not _was_refused(context, attempt, error):
                 return _acknowledge(context, attempt)
             log.info("%s: commit %s was refused: %s", ".".join(table.name()), number, error)
-            refused = attempt
+            refused, why = attempt, error
         else:
             return _acknowledge(context, attempt)
 
@@ -297,15 +298,17 @@ def _acknowledge(context: OperationContext, attempt: Attempt) -> Committed:
     return Committed(table, attempt.snapshot_id, attempt.head.snapshot_id)
 
 
-def wait_or_give_up(table: Table, number: int) -> None:
+def wait_or_give_up(table: Table, number: int, why: Exception | None = None) -> None:
     """Back off after refused attempt ``number``, by the table's ``commit.retry.*`` properties.
 
+    :param why: the catalog's words.
     :raises CommitConflict: after the last attempt.
     """
     properties = table.metadata.properties
     if number > int(properties.get("commit.retry.num-retries", 4)):
+        told = f" (the last one: {why})" if why is not None else ""
         raise CommitConflict(
-            f"{'.'.join(table.name())}: the catalog refused {number} commits in a row because others came first; "
+            f"{'.'.join(table.name())}: the catalog refused {number} commits in a row because others came first{told}; "
             "nothing was changed. Run again when there are fewer writers, or raise the table's commit.retry.num-retries"
         )
     least = int(properties.get("commit.retry.min-wait-ms", 100))

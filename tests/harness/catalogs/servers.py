@@ -87,9 +87,7 @@ def _nessie() -> Iterator[Place]:
             {
                 **wrong_places(connection),
                 "ref": Mistake(changed(connection, extra={"ref": "no-such-branch"}), ("'ref'", "no-such-branch")),
-                "warehouse": Mistake(
-                    changed(connection, extra={"warehouse": "none-such"}), ("'warehouse'", "none-such")
-                ),
+                "warehouse": Mistake(no_warehouse, ("'warehouse'", "none-such")),
             },
             trino={
                 **trino_rest(facts["uri"]),
