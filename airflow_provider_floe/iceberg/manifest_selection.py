@@ -20,6 +20,7 @@ from pyiceberg.table.metadata import TableMetadata
 
 from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
+from airflow_provider_floe.iceberg.marks import marked_snapshots
 from airflow_provider_floe.iceberg.splitting import split_by_size
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import PartitionSummary, RewriteIf, RewriteManifests
@@ -95,6 +96,7 @@ def select_manifests(
     """
     target = target_manifest_size(metadata)
     mark = manifest_mark(metadata, settings)
+    marked = marked_snapshots(metadata, mark)
     by_kind: defaultdict[tuple[ManifestContent, int], list[ManifestFile]] = defaultdict(list)
     for manifest in manifests:
         spec = metadata.specs()[manifest.partition_spec_id]
@@ -102,7 +104,7 @@ def select_manifests(
             continue
         if settings.rewrite_if is not None and not matches(manifest, settings.rewrite_if, metadata, spec):
             continue
-        clustered = spec.is_unpartitioned() or _marked(manifest, mark)
+        clustered = spec.is_unpartitioned() or _marked(manifest, mark, marked)
         if not clustered or not SMALL * target <= manifest.manifest_length <= LARGE * target:
             by_kind[manifest.content, manifest.partition_spec_id].append(manifest)
     groups: list[ManifestGroup] = []
@@ -113,7 +115,7 @@ def select_manifests(
                 _group(content, spec_id, chunk, target)
                 for chunk in split_by_size(left, lambda one: one.manifest_length, most_bytes)
             ]
-            worth = [_makes_progress(group, spec, target, mark) for group in chunks]
+            worth = [_makes_progress(group, spec, target, mark, marked) for group in chunks]
             if not any(worth):
                 break
             groups += [group for group, good in zip(chunks, worth, strict=True) if good]
@@ -190,8 +192,8 @@ def _summary_matches(summary: PartitionFieldSummary, wanted: PartitionSummary, k
     return all(one is None or one == other for one, other in zip(asked, found, strict=True))
 
 
-def _marked(manifest: ManifestFile, mark: str) -> bool:
-    return manifest.manifest_path.rpartition("/")[2].startswith(mark)
+def _marked(manifest: ManifestFile, mark: str, marked: frozenset[int]) -> bool:
+    return manifest.manifest_path.rpartition("/")[2].startswith(mark) or manifest.added_snapshot_id in marked
 
 
 def _group(content: ManifestContent, spec_id: int, chunk: Sequence[ManifestFile], target: int) -> ManifestGroup:
@@ -199,8 +201,8 @@ def _group(content: ManifestContent, spec_id: int, chunk: Sequence[ManifestFile]
     return ManifestGroup(content, spec_id, tuple(chunk), expected_manifests(size, target))
 
 
-def _makes_progress(group: ManifestGroup, spec: PartitionSpec, target: int, mark: str) -> bool:
-    fresh = [manifest for manifest in group.manifests if not _marked(manifest, mark)]
+def _makes_progress(group: ManifestGroup, spec: PartitionSpec, target: int, mark: str, marked: frozenset[int]) -> bool:
+    fresh = [manifest for manifest in group.manifests if not _marked(manifest, mark, marked)]
     if not fresh:
         return False
     if group.manifests_out > 1 and any(one.manifest_length > LARGE * target for one in fresh):

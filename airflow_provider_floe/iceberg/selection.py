@@ -19,6 +19,7 @@ from airflow_provider_floe.iceberg.deletes import DeleteIndex, needed_deletes
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 from airflow_provider_floe.iceberg.filters import matching_paths
 from airflow_provider_floe.iceberg.manifest_selection import manifest_work
+from airflow_provider_floe.iceberg.marks import marked_snapshots
 from airflow_provider_floe.iceberg.splitting import split_by_size
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import RewriteDataFiles
@@ -122,7 +123,9 @@ def select_rewrite(
     :param matching: paths of the data files that the settings' filter lets through; None lets all through.
     """
     deletes = DeleteIndex(metadata, files)
-    rules = _Rules(metadata, settings, target_file_size(metadata, settings), rewrite_mark(metadata, settings), deletes)
+    mark = rewrite_mark(metadata, settings)
+    marked = marked_snapshots(metadata, mark)
+    rules = _Rules(metadata, settings, target_file_size(metadata, settings), mark, marked, deletes)
     by_place: defaultdict[tuple[int, tuple[Any, ...]], list[LiveFile]] = defaultdict(list)
     for file in files:
         if file.content is FileContent.DATA and (matching is None or file.path in matching):
@@ -192,12 +195,16 @@ def _why(chosen: Sequence[LiveFile], selection: Selection, settings: RewriteData
 
 @dataclass(frozen=True)
 class _Rules:
-    """What is worth rewriting, for one table and one policy."""
+    """What is worth rewriting, for one table and one policy.
+
+    :ivar marked: snapshots whose files were written with the settings of the mark.
+    """
 
     metadata: TableMetadata
     settings: RewriteDataFiles
     target: int
     mark: str
+    marked: frozenset[int]
     deletes: DeleteIndex
 
     def groups(self, members: Iterable[LiveFile]) -> list[FileGroup]:
@@ -263,7 +270,8 @@ class _Rules:
 
     def is_marked(self, file: LiveFile) -> bool:
         """Whether a rewrite with these settings wrote the file."""
-        return self.mark in file.path.rpartition("/")[2]  # object store layouts may put a hash before the name
+        # Object store layouts may put a hash before the name
+        return self.mark in file.path.rpartition("/")[2] or file.snapshot_id in self.marked
 
     def output_spec_id(self, file: LiveFile) -> int:
         """The partition spec that the file's rows are to have."""

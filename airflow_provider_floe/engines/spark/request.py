@@ -11,6 +11,7 @@ from pyiceberg.table.metadata import TableMetadata
 from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY
 from airflow_provider_floe.engines.spark.job import identifier
 from airflow_provider_floe.iceberg.listing import ListedFile
+from airflow_provider_floe.iceberg.marks import MARK_PROPERTY
 from airflow_provider_floe.iceberg.selection import target_file_size
 from airflow_provider_floe.policies.model import (
     OrphanCleanup,
@@ -18,9 +19,6 @@ from airflow_provider_floe.policies.model import (
     RewriteManifests,
     RewritePositionDeleteFiles,
 )
-
-MARK_PROPERTY = "floe.rewrite-mark"
-"""Snapshot summary property: the digest of the settings that ordered the files that the snapshot added."""
 
 ORPHANS_VIEW = "floe_orphans"
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)

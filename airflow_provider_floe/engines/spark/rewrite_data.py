@@ -16,10 +16,12 @@ from airflow_provider_floe.engines.spark.changes import own_snapshots, rows_to_c
 from airflow_provider_floe.engines.spark.guards import refuse_unsafe
 from airflow_provider_floe.engines.spark.task import Before, Begun, Order, SparkTask
 from airflow_provider_floe.errors import ConfigurationError
+from airflow_provider_floe.iceberg.delete_selection import delete_target_size
 from airflow_provider_floe.iceberg.filters import matching_paths
 from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
+from airflow_provider_floe.iceberg.marks import marked_snapshots
 from airflow_provider_floe.iceberg.selection import Selection, select_rewrite
-from airflow_provider_floe.policies.model import RewriteDataFiles
+from airflow_provider_floe.policies.model import RewriteDataFiles, RewritePositionDeleteFiles
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +37,16 @@ def prepare(task: SparkTask) -> Order | OperationResult:
     if not selection.groups and not selection.dangling:
         return task.result(known, None, "no data file needs rewriting")
     unordered = _unordered(before, settings, selection)
-    if settings.strategy != "BINPACK" and not unordered:
-        selection = _selection(before, settings.model_copy(update=_ANY_ORDER))
-        if not selection.groups and not selection.dangling:
-            return task.result(known, None, "no data file needs rewriting: all have a good size, and their order")
+    steps = [requests.rewrite_data_files(task.names, before.metadata, settings, rewrite_all=unordered)]
+    if settings.remove_dangling_deletes and before.metadata.format_version < 3:
+        # The rewrite itself leaves delete files that are as young as the new data files
+        deletes = RewritePositionDeleteFiles()
+        target = delete_target_size(before.metadata, deletes)
+        steps.append(requests.rewrite_position_delete_files(task.names, deletes, target, rewrite_all=True))
     detail = {"table_uuid": str(before.metadata.table_uuid), "snapshot_before": known.current_snapshot_id}
     return Order(
         Begun(before=known, detail=detail),
-        [requests.rewrite_data_files(task.names, before.metadata, settings, rewrite_all=unordered)],
+        steps,
         mark=selection.mark if settings.strategy != "BINPACK" else None,
         count_rows=rows_to_count(before),
     )
@@ -68,9 +72,6 @@ def _settings(task: SparkTask) -> RewriteDataFiles:
     return settings
 
 
-_ANY_ORDER = {"strategy": "BINPACK", "sort_order": [], "z_order_columns": []}
-
-
 def _selection(table: Table, settings: RewriteDataFiles) -> Selection:
     files = list(live_files(table.io, snapshot_manifests(table)))
     matching = matching_paths(table, settings.filter) if settings.filter else None
@@ -81,12 +82,7 @@ def _unordered(table: Table, settings: RewriteDataFiles, selection: Selection) -
     """Whether a file may stand outside the order asked for: the snapshot that added it would say that it does not."""
     if settings.strategy == "BINPACK":
         return False
-    ordered = {
-        snapshot.snapshot_id
-        for snapshot in table.metadata.snapshots
-        if snapshot.summary is not None
-        and snapshot.summary.additional_properties.get(requests.MARK_PROPERTY) == selection.mark
-    }
+    ordered = marked_snapshots(table.metadata, selection.mark)
     return any(file.snapshot_id not in ordered for group in selection.groups for file in group.files)
 
 
@@ -128,6 +124,6 @@ def _report(
         bytes_rewritten=sum(change.bytes_removed for change in changes),
         files_added=added,
         bytes_added=sum(change.bytes_added for change in changes),
-        delete_files_removed=sum(change.delete_files_removed for change in changes),
+        delete_files_removed=sum(change.delete_files_removed - change.delete_files_added for change in changes),
         details=details,
     )

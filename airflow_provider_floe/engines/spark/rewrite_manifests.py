@@ -39,12 +39,7 @@ def prepare(task: SparkTask) -> Order | OperationResult:
     clustering_fields(before.metadata, settings, before.metadata.default_spec_id)
     manifests = snapshot_manifests(before)
     mark = manifest_mark(before.metadata, settings)
-    done = _made_with(before, mark)
-    spec_ids = {
-        group.spec_id
-        for group in select_manifests(before.metadata, manifests, settings, _GROUP_BYTES)
-        if group.manifests_out < len(group.manifests) or not done >= {one.added_snapshot_id for one in group.manifests}
-    }
+    spec_ids = {group.spec_id for group in select_manifests(before.metadata, manifests, settings, _GROUP_BYTES)}
     if not spec_ids:
         return task.result(known, None, f"none of {len(manifests)} manifests needs rewriting")
     steps = [
@@ -84,15 +79,6 @@ def report(task: SparkTask, begun: Begun, outcome: Mapping[str, Any]) -> Operati
         manifests_added=added,
         details=details,
     )
-
-
-def _made_with(table: Table, mark: str) -> set[int | None]:
-    """The snapshots whose manifests a rewrite with these settings made."""
-    return {
-        snapshot.snapshot_id
-        for snapshot in table.metadata.snapshots
-        if snapshot.summary is not None and snapshot.summary.additional_properties.get(requests.MARK_PROPERTY) == mark
-    }
 
 
 def _chosen(table: Table, settings: RewriteManifests, spec_id: int, manifests: list[ManifestFile]) -> list[str] | None:

@@ -109,7 +109,7 @@ def check_data_rewrite(before: State, after: State, record: OperationRecord, set
     assert (result.files_rewritten, result.files_added) == (len(gone), len(new))
     assert result.bytes_rewritten == sum(file.file_size_in_bytes for file in gone)
     assert result.bytes_added == sum(file.file_size_in_bytes for file in new)
-    assert result.delete_files_removed == (before.deletes - after.deletes).total()
+    assert result.delete_files_removed == before.deletes.total() - after.deletes.total()
     newest = before.table.metadata.last_sequence_number
     if settings.get(_STARTING_SEQUENCE, True):
         late = [path for path, sequence, _ in after.live if sequence is None or sequence > newest]
