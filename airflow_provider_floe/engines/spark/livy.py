@@ -161,7 +161,7 @@ class LivyAccess:
     def failure(self, batch: Batch, table: Sequence[str]) -> FloeError:
         """The error of a batch that ended without a result."""
         why = self.server.death(batch.id)
-        if why.exit_code == job.NO_TABLE:
+        if why.no_table:
             return cannot_load(self.connection, table)
         shown = f"{batch.word}, {why.exception}" if why.exception else batch.word
         return EngineUnavailable(

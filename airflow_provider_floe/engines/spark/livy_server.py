@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 _PAGE = 100
 _LOG_LINES = 200
 _ENDED = {"success": JobState.FINISHED, "dead": JobState.FAILED, "killed": JobState.FAILED, "error": JobState.FAILED}
-_EXIT_CODE = re.compile(r"\bexited with (\d+)\b")
+_NO_TABLE = re.compile(r"^floe: .* cannot be loaded\b")
+"""What the job says before it ends with :data:`~airflow_provider_floe.engines.spark.job.NO_TABLE`."""
 _EXCEPTION = re.compile(r"(?:^|[\s(])((?:[a-z_]\w*\.)*[A-Z]\w*(?:Exception|Error))\b")
 _WRAPPERS = ("SparkUserAppException", "Py4JJavaError", "SparkException")
 """Exceptions that only say that there was another one."""
@@ -63,11 +64,11 @@ class Batch:
 class Death:
     """What the log of a batch that failed says of why: no more of it is looked at.
 
-    :ivar exit_code: of the application, where Livy saw it.
+    :ivar no_table: the job said that it cannot load the table.
     :ivar exception: name of the first exception that says more than that there was one.
     """
 
-    exit_code: int | None = None
+    no_table: bool = False
     exception: str | None = None
 
 
@@ -197,10 +198,6 @@ class LivyServer:
 
 def death(lines: list[str]) -> Death:
     """What a log says of why its application ended."""
-    code, names = None, []
-    for line in lines:
-        names += _EXCEPTION.findall(line)
-        if found := _EXIT_CODE.search(line):
-            code = int(found.group(1))
+    names = [name for line in lines for name in _EXCEPTION.findall(line)]
     telling = [name for name in names if not name.endswith(_WRAPPERS)] or names
-    return Death(code, telling[0] if telling else None)
+    return Death(any(_NO_TABLE.match(line) for line in lines), telling[0] if telling else None)

@@ -174,7 +174,7 @@ def test_only_a_batch_that_is_over_counts_as_over(
     assert found.state is state
 
 
-def test_a_log_tells_exit_code_and_exception_and_nothing_more() -> None:
+def test_a_log_tells_the_exception_or_that_there_is_no_table_and_nothing_more() -> None:
     lines = [
         "stdout: ",
         "Traceback (most recent call last):",
@@ -182,6 +182,7 @@ def test_a_log_tells_exit_code_and_exception_and_nothing_more() -> None:
         ": org.apache.iceberg.exceptions.NotFoundException: password=hush",
         'Exception in thread "main" org.apache.spark.SparkUserAppException: User application exited with 71',
     ]
-    assert death(lines) == Death(71, "org.apache.iceberg.exceptions.NotFoundException")
-    assert death(lines[-1:]) == Death(71, "org.apache.spark.SparkUserAppException")
+    assert death(lines) == Death(exception="org.apache.iceberg.exceptions.NotFoundException")
+    assert death(lines[-1:]) == Death(exception="org.apache.spark.SparkUserAppException")
+    assert death(["floe: `lake`.`a`.`t` cannot be loaded: {'type': 'ParseException', 'message': ''}"]).no_table
     assert death([]) == Death()
