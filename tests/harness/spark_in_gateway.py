@@ -1,6 +1,8 @@
 """Runs what spark-submit would be given, as a process of its own, in a Spark that is up already.
 
-    python spark_in_gateway.py [options of spark-submit, which that Spark has no use for] application.py arguments
+    python spark_in_gateway.py [options of spark-submit] application.py arguments
+
+Of the options, that Spark has a use for settings of the session only (``--conf spark.sql...``).
 
 So what spark-submit spends most of its time on, the start of Java and of Spark, is spent once for many submissions.
 Each has a Spark session of its own. Service ``spark-gateway-3.5`` tells by environment variables where that Spark is.
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
@@ -24,8 +27,12 @@ def main(arguments: list[str]) -> None:
     java_context = jvm.org.apache.spark.api.java.JavaSparkContext.fromSparkContext(running)
     context = SparkContext(conf=SparkConf(_jconf=java_context.getConf()), gateway=gateway, jsc=java_context)
     default = jvm.org.apache.spark.sql.SparkSession.getDefaultSession().get()
-    SparkSession(context, default.newSession())  # what the builder gives out from now on
+    session = default.newSession()
+    SparkSession(context, session)  # what the builder gives out from now on
     application = next(position for position, one in enumerate(arguments) if Path(one).suffix == ".py")
+    for option, setting in pairwise(arguments[:application]):
+        if option == "--conf" and setting.startswith("spark.sql."):
+            session.conf().set(*setting.split("=", 1))
     sys.argv = arguments[application:]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

@@ -35,8 +35,8 @@ class Place:
     :ivar connection: in Airflow's JSON form, as ``AIRFLOW_CONN_LAKE`` would hold it.
     :ivar mistakes: wrong connections, by what is wrong with them: ``host``, ``port``, ``credential``, ``token``,
         ``scope``, ``warehouse`` and more.
-    :ivar trino: properties of Trino's ``CREATE CATALOG ... USING iceberg``; None when Trino does not speak to it.
-    :ivar spark: properties below ``spark.sql.catalog.<name>``; None when Spark does not speak to it.
+    :ivar trino: properties of Trino's ``CREATE CATALOG ... USING iceberg``, where Trino speaks to it.
+    :ivar spark: properties below ``spark.sql.catalog.<name>``, where Spark speaks to it.
     """
 
     connection: Mapping[str, Any]
@@ -57,7 +57,7 @@ class CatalogUnderTest:
     :ivar levels: names of namespaces, beside plain ones, that it takes: unicode, dots, blanks.
     :ivar names: likewise names of tables.
     :ivar refuses: operations that Floe must not do there, each with words of the documented reason.
-    :ivar snapshots: whether it shows more than the newest snapshot.
+    :ivar engines: those elsewhere that speak to it: ``trino``, ``spark``.
     """
 
     name: str
@@ -68,7 +68,7 @@ class CatalogUnderTest:
     levels: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     refuses: Mapping[Operation, str] = field(default_factory=dict)
-    snapshots: bool = True
+    engines: tuple[str, ...] = ("trino", "spark")
 
 
 def connection_fields(connection: Mapping[str, Any], conn_id: str = NAME) -> ConnectionFields:

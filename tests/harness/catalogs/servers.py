@@ -220,7 +220,7 @@ NESSIE = CatalogUnderTest(
     levels=ODD_LEVELS + DOTTED,
     names=ODD_NAMES,
     refuses=dict.fromkeys(_DELETING, "nessie-gc"),
-    snapshots=False,
 )
 HIVE = CatalogUnderTest("hive", "hive", hive_metastore.VERSION, _hive, nested=False)
-SQL = CatalogUnderTest("sql", "sql", "PostgreSQL", _sql, levels=ODD_LEVELS, names=ODD_NAMES)
+# Spark has no driver for the database
+SQL = CatalogUnderTest("sql", "sql", "PostgreSQL", _sql, levels=ODD_LEVELS, names=ODD_NAMES, engines=("trino",))

@@ -13,6 +13,25 @@ from harness.catalogs.base import CatalogUnderTest, Place
 from harness.catalogs.registry import catalogs
 
 
+ALWAYS, ALSO = ("trino-476", "spark-3.5"), ("trino-483", "spark-4.1")
+"""Versions of engines that tests with ``version`` run on, and those that ``--all-versions`` adds."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run on every catalog what names none, and on every version of the engines that speak to it what asks for one."""
+    if "version" in metafunc.fixturenames:
+        everywhere = metafunc.config.getoption("all_versions")
+        tested = [one for one in catalogs() if everywhere or one.name != "iceberg-rest"]
+        versions = ALWAYS + ALSO if everywhere else ALWAYS
+        cases = [(one, version) for one in tested for version in versions if version.partition("-")[0] in one.engines]
+        ids = [f"{one.name}-{version}" for one, version in cases]
+        metafunc.parametrize(("under_test", "version"), cases, ids=ids, indirect=["under_test"])
+        return
+    named = [name for mark in metafunc.definition.iter_markers("parametrize") for name in mark.args[0].split(",")]
+    if "under_test" in metafunc.fixturenames and "under_test" not in named:
+        metafunc.parametrize("under_test", catalogs(), ids=lambda catalog: catalog.name, indirect=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "catalogs" in item.path.parts:
@@ -33,7 +52,7 @@ def opened() -> Iterator[Callable[[CatalogUnderTest], Place]]:
         yield place
 
 
-@pytest.fixture(params=catalogs(), ids=lambda catalog: catalog.name)
+@pytest.fixture
 def under_test(request: pytest.FixtureRequest) -> CatalogUnderTest:
     found: CatalogUnderTest = request.param
     return found
