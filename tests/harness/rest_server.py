@@ -18,6 +18,8 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import CommitTableRequest, Table
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 
+from airflow_provider_floe.engines.local.pyiceberg_commit import metadata_json, write_metadata
+
 _SEPARATOR = "\x1f"
 _ERRORS: dict[type[Exception], tuple[int, str]] = {
     exceptions.NoSuchTableError: (404, "NoSuchTableException"),
@@ -67,6 +69,7 @@ def rest_server(
     warehouse = directory / "warehouse"
     warehouse.mkdir(parents=True, exist_ok=True)
     catalog = SqlCatalog(name, uri=f"sqlite:///{directory}/rest.db", warehouse=f"file://{warehouse}")
+    catalog._write_metadata = write_metadata  # type: ignore[method-assign]
     server = RestServer(catalog, page_size, token)
     thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -203,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = CommitTableRequest.model_validate(body)
         with self.owner.commits:
             response = catalog.commit_table(catalog.load_table(identifier), request.requirements, request.updates)
-        metadata = json.loads(response.metadata.model_dump_json(by_alias=True))
+        metadata = json.loads(metadata_json(response.metadata))
         return 200, {"metadata-location": response.metadata_location, "metadata": metadata}
 
 
@@ -212,5 +215,5 @@ def _levels(text: str) -> tuple[str, ...]:
 
 
 def _loaded(table: Table) -> dict[str, Any]:
-    metadata = json.loads(table.metadata.model_dump_json(by_alias=True))
+    metadata = json.loads(metadata_json(table.metadata))
     return {"metadata-location": table.metadata_location, "metadata": metadata, "config": {}}

@@ -40,7 +40,8 @@ from pyiceberg.table.update import (
 
 from airflow_provider_floe.engines.base import OperationContext
 from airflow_provider_floe.engines.local.commit import refusal
-from airflow_provider_floe.errors import CommitOutcomeUnknown, UnsafeOperation
+from airflow_provider_floe.engines.local.pyiceberg_commit import commit_table
+from airflow_provider_floe.errors import CommitOutcomeUnknown, UnsafeOperation, UnsupportedTableFeature
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +110,8 @@ def commit_removal(context: OperationContext, table: Table, removal: Removal) ->
     detail = removal.detail(table)
     context.committing({**detail, BASE_METADATA: table.metadata_location})
     try:
-        table.catalog.commit_table(table, _requirements(table, removal), _updates(table.metadata, removal))
-    except NoSuchTableError as error:
+        commit_table(table, _requirements(table, removal), _updates(table.metadata, removal))
+    except (NoSuchTableError, UnsupportedTableFeature) as error:
         raise refusal(table, error) from error
     except Exception as error:
         refused = isinstance(error, CommitFailedException | TooManyRequestsError)
@@ -170,7 +171,7 @@ def restore_lost_refs(load: Callable[[], Table], base: Table, removal: Removal) 
         if not missing:
             return after
         try:
-            after.catalog.commit_table(after, *_restoration(base, after, missing))
+            commit_table(after, *_restoration(base, after, missing))
             log.warning("%s: gave back %s, created on snapshots while those expired", name, sorted(missing))
         except Exception as error:
             log.warning("%s: giving back %s failed, attempt %s: %s", name, sorted(missing), attempt + 1, error)

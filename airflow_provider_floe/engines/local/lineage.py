@@ -25,19 +25,22 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _SHIFT = np.uint64(29)
 
 
-def with_lineage(batch: pa.RecordBatch, file: LiveFile, offset: int, place: int) -> pa.RecordBatch:
+def with_lineage(
+    batch: pa.RecordBatch, file: LiveFile, offset: int, place: int, lineage: Sequence[pa.Field]
+) -> pa.RecordBatch:
     """A batch of a file's rows, whose columns of row lineage are there and say what the rows inherit.
 
     A file that no snapshot of version 3 has been told of gives its rows no ids: they get some where they go.
 
     :param offset: position in the file of the batch's first row.
     :param place: where the two columns stand, or are to stand.
+    :param lineage: the two columns, as they are written.
     """
     columns, fields = list(batch.columns), list(batch.schema)
-    if place >= len(fields) or fields[place].name != ROW_ID.name:
-        for at, field in enumerate((ROW_ID, LAST_UPDATED)):
-            columns.insert(place + at, pa.nulls(batch.num_rows, pa.int64()))
-            fields.insert(place + at, pa.field(field.name, pa.int64()))
+    there = place < len(fields) and fields[place].name == ROW_ID.name
+    fields[place : place + 2 * there] = lineage
+    if not there:
+        columns[place:place] = [pa.nulls(batch.num_rows, pa.int64())] * 2
     if file.first_row_id is not None:
         start = file.first_row_id + offset
         inherited = pa.array(np.arange(start, start + batch.num_rows, dtype=np.int64))

@@ -85,7 +85,6 @@ class ParquetLayout:
         self._table_schema = Schema(*metadata.schema().fields, *lineage)
         self._file_schema = sanitize_column_names(self._table_schema)
         self.arrow: pa.Schema = schema_to_pyarrow(self._file_schema, include_field_ids=True)
-        self._flat = not any(pa.types.is_nested(field.type) for field in self.arrow)
         self._format = FileFormatFactory.get(FileFormat.PARQUET)
         no_metrics = {f"write.metadata.metrics.column.{field.name}": "none" for field in lineage}
         self._plan = compute_statistics_plan(self._file_schema, {**metadata.properties, **no_metrics})
@@ -106,12 +105,13 @@ class ParquetLayout:
         """A batch in the table's schema, given the names, types and field ids of the files."""
         if batch.schema.equals(self.arrow, check_metadata=True):
             return batch
-        if self._flat and batch.schema.names == self.arrow.names:
+        if batch.schema.names == self.arrow.names:
             columns = [
-                column if column.type == wanted.type else column.cast(wanted.type)
+                column if column.type == wanted.type or pa.types.is_nested(wanted.type) else column.cast(wanted.type)
                 for column, wanted in zip(batch.columns, self.arrow, strict=True)
             ]
-            return pa.RecordBatch.from_arrays(columns, schema=self.arrow)
+            if [column.type for column in columns] == self.arrow.types:
+                return pa.RecordBatch.from_arrays(columns, schema=self.arrow)
         shaped = _to_requested_schema(
             self._file_schema, self._table_schema, batch, include_field_ids=True, format_model=self._format
         )

@@ -16,7 +16,7 @@ from pyiceberg.io import FileIO
 from pyiceberg.serializers import Compressor, ToOutputFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata, TableMetadataV3
-from pyiceberg.table.update import TableRequirement, TableUpdate, ValidatableTableRequirement
+from pyiceberg.table.update import AddSnapshotUpdate, TableRequirement, TableUpdate, ValidatableTableRequirement
 from pyiceberg.typedef import IcebergBaseModel
 
 from airflow_provider_floe.engines.local.pyiceberg_manifests import next_row_id
@@ -35,7 +35,8 @@ def commit_table(table: Table, requirements: Sequence[TableRequirement], updates
             _refuse_losses(table)
             # on this object alone: pyiceberg looks the method up on it
             catalog._write_metadata = write_metadata  # type: ignore[method-assign]
-        requirements = (*requirements, _AssertNothingAdded.since(table.metadata))
+        if any(isinstance(update, AddSnapshotUpdate) for update in updates):
+            requirements = (*requirements, _AssertNothingAdded.since(table.metadata))
     catalog.commit_table(table, tuple(requirements), tuple(updates))
 
 
@@ -100,5 +101,8 @@ def _lost(before: Any, after: Any, where: str) -> Iterator[str]:
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for number, (old, new) in enumerate(zip(before, after, strict=True)):
             yield from _lost(old, new, f"{where}[{number}]")
+    elif isinstance(before, str) and isinstance(after, str):
+        if before.replace(" ", "") != after.replace(" ", ""):  # as in decimal(9, 2)
+            yield where
     elif before != after and before not in (None, [], {}) and (before, after) != (-1, None):
         yield where

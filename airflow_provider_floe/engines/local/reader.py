@@ -92,7 +92,8 @@ class GroupReader:
         offset = 0
         for batch in self._raw(file, keys):
             if self._layout.lineage:
-                batch = with_lineage(batch, file, offset, current - self._layout.lineage)
+                place = current - self._layout.lineage
+                batch = with_lineage(batch, file, offset, place, list(self._layout.arrow)[place:])
             keep = np.ones(batch.num_rows, dtype=bool)
             first, last = np.searchsorted(positions, (offset, offset + batch.num_rows))
             keep[positions[first:last] - offset] = False

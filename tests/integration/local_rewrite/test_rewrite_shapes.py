@@ -389,21 +389,6 @@ def test_groups_are_rewritten_in_the_order_asked_for(tmp_path: Path, order: str,
     assert f"part={first}/" in written[0]
 
 
-def test_a_version_3_table_is_refused_with_the_engine_that_can(tmp_path: Path) -> None:
-    table = small_files(lake(tmp_path), 2)
-    real = table.catalog.load_table
-
-    def as_v3() -> Table:
-        loaded = real(table.name())
-        loaded.metadata = loaded.metadata.model_copy(update={"format_version": 3})
-        return loaded
-
-    context = context_for(table)
-    context.table_loader = as_v3
-    with pytest.raises(UnsupportedTableFeature, match=r"row lineage.*spark"):
-        rewrite(table, context)
-
-
 def test_a_second_run_finds_nothing(tmp_path: Path) -> None:
     table = small_files(lake(tmp_path), 4, parts=("a", "b"))
     assert work(table).found
