@@ -40,12 +40,17 @@ def sent(engine: LivyEngine, table: Table, operation_id: str) -> RemoteJob:
     return job
 
 
-def test_cancelling_ends_batch_and_application_before_it_commits(livy: Livy, namespace: str) -> None:
+def test_cancelling_ends_batch_and_application_before_it_commits(
+    livy: Livy, namespace: str, services: dict[str, dict[str, str]]
+) -> None:
     table = small(livy, namespace, "cancelled")
     snapshot, operation_id = table.metadata.current_snapshot_id, f"{namespace}-cancelled"
+    shown: list[str] = []
 
     def cancelled() -> None:
-        if applications(operation_id):
+        if processes := applications(operation_id):
+            shown.extend(Path(f"/proc/{process}/cmdline").read_text() for process in processes)
+            shown.append(json.dumps(livy.batches(operation_id)))
             raise OperationCancelled("the task was cleared")
 
     context = now_context(table, on_checkpoint=cancelled)
@@ -56,6 +61,8 @@ def test_cancelling_ends_batch_and_application_before_it_commits(livy: Livy, nam
     table.refresh()
     assert table.metadata.current_snapshot_id == snapshot
     assert not left_behind(table)
+    (job,) = context.jobs.values()
+    assert services["s3"]["secret"] not in "".join([*shown, job.model_dump_json()])
 
 
 def test_what_livy_has_forgotten_is_told_by_its_result(livy: Livy, namespace: str) -> None:

@@ -111,6 +111,51 @@ def test_a_job_begins_only_when_it_sees_that_someone_waits(monkeypatch: pytest.M
         left_behind.expect_renewal()
 
 
+class Gone(Exception):
+    """Iceberg's for a file that is not there, as py4j hands it on."""
+
+    java_exception = type(
+        "NotFound",
+        (),
+        {
+            "getClass": lambda self: type("C", (), {"getName": lambda _: "org.apache.iceberg.NotFoundException"})(),
+            "getMessage": lambda self: "no such file",
+        },
+    )()
+
+
+def test_a_job_that_needs_no_renewal_ends_when_its_request_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    class Withdrawn(Storage):
+        def newInputFile(self, path: str) -> Storage:
+            raise Gone
+
+    monkeypatch.setattr(job.os, "_exit", end)
+    monkeypatch.setattr(job.time, "monotonic", itertools.count(0, 10_000).__next__)
+    leash = job._Leash(Storage(["go on"] * 3 + [None]), "leash", None)
+    leash.expect_renewal()
+    for _ in range(3):
+        leash.check()
+    leash._io = Withdrawn([])
+    with pytest.raises(Ended, match=str(job.LEASH_LOST)):
+        leash.check()
+
+
+def test_a_job_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(job.os, "_exit", end)
+    monkeypatch.setattr(job.time, "time", itertools.count(1000, 10).__next__)
+    leash = job._Leash(Storage(["go on"] * 9), "leash", None, 1015)
+    leash.check()
+    leash.check()
+    with pytest.raises(Ended, match=str(job.LEASH_LOST)):
+        leash.check()
+
+
 @pytest.mark.parametrize(
     ("type_", "message", "expected"),
     [
