@@ -12,7 +12,6 @@ from catalog_tables import Lake
 from harness.catalogs.base import CatalogUnderTest, Place
 from harness.catalogs.registry import catalogs
 
-
 ALWAYS, ALSO = ("trino-476", "spark-3.5"), ("trino-483", "spark-4.1")
 """Versions of engines that tests with ``version`` run on, and those that ``--all-versions`` adds."""
 

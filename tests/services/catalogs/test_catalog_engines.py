@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
-import pytest
 from catalog_tables import Lake, maintain
 from harness.catalogs.base import NAME, CatalogUnderTest, Place
 from harness.services.running import use
