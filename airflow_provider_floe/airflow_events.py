@@ -11,15 +11,17 @@ from airflow.providers.common.compat.sdk import Asset, AssetAlias, Stats
 
 from airflow_provider_floe.assets import MAINTAINED_ALIAS
 from airflow_provider_floe.maintenance.environment import log_event
-from airflow_provider_floe.maintenance.events import Event, EventKind
+from airflow_provider_floe.maintenance.events import Event, EventKind, operation_event
 from airflow_provider_floe.planning.model import GateName
 from airflow_provider_floe.tables import TableRef
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk.types import OutletEventAccessorsProtocol
     from pydantic import JsonValue
+
+    from airflow_provider_floe.stores.protocols import OperationRecord
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class AirflowEvents:
         self._changes: dict[TableRef, list[JsonValue]] = {}
         self.finished: list[Event] = []
         """Operations that ended, in order."""
+        self.on_job: Callable[[str], None] | None = None
+        """Called with the address of an engine's own page for a job."""
 
     def __call__(self, event: Event) -> None:
         """Take one event; never raises."""
@@ -52,6 +56,22 @@ class AirflowEvents:
         if event.kind is EventKind.OPERATION_FINISHED:
             self.finished.append(event)
             self._remember_change(event)
+        if event.kind is EventKind.JOB_SENT and event.data.get("url") and self.on_job:
+            self._tell_job(event.data["url"])
+
+    def recall(self, records: Sequence[OperationRecord]) -> None:
+        """What an earlier part or try of the task did, which has told nobody: asset events travel with success only."""
+        for record in records:
+            event = operation_event(EventKind.OPERATION_FINISHED, record, record.finished_at or record.started_at, "")
+            self.finished.append(event)
+            self._remember_change(event)
+
+    def _tell_job(self, url: str) -> None:
+        try:
+            assert self.on_job is not None
+            self.on_job(url)
+        except Exception:
+            log.warning("could not show %s", url, exc_info=True)
 
     def _remember_change(self, event: Event) -> None:
         if event.changed and event.table is not None:

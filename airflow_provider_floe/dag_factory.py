@@ -88,7 +88,8 @@ class FloePolicyDag(DAG):
         DAG file.
     :param dag_id: default ``floe_policy_<name>``; needed for several policies.
     :param schedule: default: the slots of the policies' schedules, or None with ``[floe] schedule_policies = False``.
-    :param task_kwargs: arguments for all tasks, such as ``pool``, ``retries``, ``queue``, ``store_conn_id``.
+    :param task_kwargs: arguments for all tasks, such as ``pool``, ``retries``, ``queue``, ``store_conn_id``,
+        ``deferrable``.
     :param dag_kwargs: every other argument of Airflow's ``DAG``.
     """
 
@@ -120,7 +121,8 @@ class FloeTaskGroup(TaskGroup):
     :param policy: a policy document, the name of one in the policy files, or several of either.
     :param group_id: default ``floe``.
     :param policies_path: see :class:`FloePolicyDag`.
-    :param task_kwargs: arguments for all tasks, such as ``pool``, ``retries``, ``queue``, ``store_conn_id``.
+    :param task_kwargs: arguments for all tasks, such as ``pool``, ``retries``, ``queue``, ``store_conn_id``,
+        ``deferrable``.
     :param group_kwargs: every other argument of Airflow's ``TaskGroup``.
     """
 
@@ -141,10 +143,11 @@ class FloeTaskGroup(TaskGroup):
 def add_tasks(selection: PolicySelection, kwargs: dict[str, Any], *, form: bool = False) -> None:
     """Create assess, plan, execute (mapped over batches) and verdict, the only leaf.
 
-    :param kwargs: for all four tasks.
+    :param kwargs: for all four tasks; ``deferrable`` for the one that executes.
     :param form: whether the DAG has the Params of :func:`_run_params`.
     """
     kwargs = {"pool": config.pool(), **kwargs}
+    deferring = {"deferrable": kwargs.pop("deferrable")} if "deferrable" in kwargs else {}
     sources: dict[str, Any] = {"policies_path": str(selection.path), "inline_policies": selection.inline}
     asked: dict[str, Any] = (
         {
@@ -165,7 +168,11 @@ def add_tasks(selection: PolicySelection, kwargs: dict[str, Any], *, form: bool 
         **kwargs,
     )
     execute = FloeExecuteOperator.partial(
-        task_id="execute", map_index_template="{{ task.batch_label }}", outlets=maintained_outlets(), **kwargs
+        task_id="execute",
+        map_index_template="{{ task.batch_label }}",
+        outlets=maintained_outlets(),
+        **deferring,
+        **kwargs,
     ).expand_kwargs(plan.output)
     verdict = FloeVerdictOperator(
         task_id="verdict",

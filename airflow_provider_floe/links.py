@@ -1,4 +1,4 @@
-"""Links from a task in Airflow's UI to what Floe recorded about it."""
+"""Links from a task in Airflow's UI to what it did, here and elsewhere."""
 
 from __future__ import annotations
 
@@ -27,3 +27,17 @@ class FloeRecordLink(BaseOperatorLink):
         mapped = f"/mapped/{index}" if index >= 0 else ""
         dag, run, task = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
         return f"{base}/dags/{dag}/runs/{run}/tasks/{task}{mapped}/xcom"
+
+
+class FloeJobLink(BaseOperatorLink):
+    """Leads to the engine's own page for the job that the task sent last; to its records where there is none."""
+
+    name = "Engine job"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Address of the page.
+
+        :param operator: the task, with the address in ``job_url`` once there is a job.
+        :param ti_key: its instance.
+        """
+        return getattr(operator, "job_url", None) or FloeRecordLink().get_link(operator, ti_key=ti_key)

@@ -40,7 +40,8 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": _connection_fields(),
             }
         ],
-        "extra-links": [f"{PACKAGE}.links.FloeRecordLink"],
+        "extra-links": [f"{PACKAGE}.links.FloeRecordLink", f"{PACKAGE}.links.FloeJobLink"],
+        "triggers": [{"integration-name": "Apache Iceberg", "python-modules": [f"{PACKAGE}.triggers.remote_job"]}],
         "asset-uris": [
             {
                 "schemes": ["floe", "iceberg"],

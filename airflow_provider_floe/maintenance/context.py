@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_floe.engines.base import Deletion, TableLocation
 from airflow_provider_floe.errors import JobTakenOver, LeaseLost, OperationCancelled
 from airflow_provider_floe.maintenance.environment import Environment
+from airflow_provider_floe.maintenance.events import EventKind, operation_event
 from airflow_provider_floe.maintenance.leases import LeaseKeeper
 from airflow_provider_floe.maintenance.locations import TableLocations
 from airflow_provider_floe.stores.protocols import JournalEntry, JournalKind, OperationRecord, OperationStatus
@@ -135,7 +136,12 @@ class RunningOperation:
             told["remote_state"] = dict(state)
         committing = self._env.store.operation(self._record.id).status is OperationStatus.COMMITTING
         status = OperationStatus.COMMITTING if committing else OperationStatus.RUNNING
-        self._env.store.transition(self._record.id, expect=(status,), to=status, lease=self._keeper.lease, **told)
+        record = self._env.store.transition(
+            self._record.id, expect=(status,), to=status, lease=self._keeper.lease, **told
+        )
+        if url is not None and url != self._record.remote_url:
+            self._env.emit(operation_event(EventKind.JOB_SENT, record, self._env.now(), f"runs as job {job_id}: {url}"))
+        self._record = record
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Log at most every ten seconds, and at the end."""

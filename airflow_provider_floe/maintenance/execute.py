@@ -10,9 +10,12 @@ from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
-from airflow_provider_floe.engines.base import OperationRequest, OperationResult
+from airflow_provider_floe.engines.base import OperationRequest, OperationResult, RemoteEngine, ResumableEngine
+from airflow_provider_floe.engines.remote import look_and_collect, wait_and_collect
 from airflow_provider_floe.errors import (
     CommitOutcomeUnknown,
+    EngineFailed,
+    EngineUnavailable,
     FloeError,
     LeaseBusy,
     LeaseLost,
@@ -22,10 +25,11 @@ from airflow_provider_floe.errors import (
 from airflow_provider_floe.health.report import new_id
 from airflow_provider_floe.maintenance.context import RunningOperation
 from airflow_provider_floe.maintenance.environment import Environment
-from airflow_provider_floe.maintenance.events import Event, EventKind
+from airflow_provider_floe.maintenance.events import EventKind, operation_event
 from airflow_provider_floe.maintenance.leases import LeaseKeeper, held_lease
 from airflow_provider_floe.maintenance.locations import TableLocations
-from airflow_provider_floe.maintenance.request import BatchResult
+from airflow_provider_floe.maintenance.reattach import adopt, own_job
+from airflow_provider_floe.maintenance.request import BatchResult, Waiting
 from airflow_provider_floe.maintenance.settle import settle_table
 from airflow_provider_floe.maintenance.slots import record_slot
 from airflow_provider_floe.planning.model import Plan, PlanItem
@@ -50,13 +54,19 @@ def execute(
     *,
     context: Mapping[str, Any],
     cancelled: Callable[[], bool] = lambda: False,
+    defer: bool = False,
+    resumed: str | None = None,
 ) -> BatchResult:
     """Run one batch of a saved plan. Failures end in the records; only cancellation and store errors are raised.
 
-    Running the same batch again runs only what is unfinished.
+    Running the same batch again runs only what is unfinished. A job of this batch that still runs elsewhere, because
+    the try that sent it died or deferred, is waited for; it is never sent twice.
 
     :param context: where it runs (dag_id, run_id, task_id, map_index, try_number), for the records.
     :param cancelled: asked between side effects; True stops the batch.
+    :param defer: return while a job runs elsewhere, if its engine can be resumed; the table's lease is left standing
+        for :func:`~airflow_provider_floe.maintenance.watch.look`.
+    :param resumed: id of the operation whose job was watched until it was over, when this call goes on after that.
     :raises OperationCancelled: when the task was cancelled; what was done stays on record.
     """
     plan = env.store.plan(plan_id)
@@ -64,11 +74,33 @@ def execute(
     locations = TableLocations(env)
     records: list[OperationRecord] = []
     for table_id, group in groupby(items, key=lambda item: item.table):
-        run = _TableRun(env, plan, table_id.ref(), locations, context, cancelled)
-        records += run.run(list(group))
+        run = _TableRun(env, plan, table_id.ref(), locations, context, cancelled, defer, resumed)
+        try:
+            records += run.run(list(group))
+        except _Deferred as deferred:
+            records += run.records
+            return _result(env, plan, batch, records, deferred.waiting)
+    return _result(env, plan, batch, records)
+
+
+def _result(
+    env: Environment, plan: Plan, batch: int, records: Sequence[OperationRecord], waiting: Waiting | None = None
+) -> BatchResult:
     told = {record.item_id for record in records}
-    skipped = tuple(item.id for item in items if item.id not in told)
-    return BatchResult(plan_id=plan_id, batch=batch, records=tuple(records), skipped=skipped)
+    others = set(plan.batches[batch]) - told
+    done = env.store.operations(plan_id=plan.id, statuses=_DONE, limit=100_000) if others else []
+    before = {record.item_id: record for record in reversed(done) if record.item_id in others}
+    return BatchResult(
+        plan_id=plan.id, batch=batch, records=tuple(records), before=tuple(before.values()), waiting=waiting
+    )
+
+
+class _Deferred(Exception):
+    """A job goes on elsewhere, and the batch with it some time."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        super().__init__(waiting.operation_id)
+        self.waiting = waiting
 
 
 class _TableRun:
@@ -82,6 +114,8 @@ class _TableRun:
         locations: TableLocations,
         context: Mapping[str, Any],
         cancelled: Callable[[], bool],
+        defer: bool,
+        resumed: str | None,
     ) -> None:
         self.env = env
         self.plan = plan
@@ -89,16 +123,25 @@ class _TableRun:
         self.locations = locations
         self.context = {**context, "host": socket.gethostname(), "pid": os.getpid()}
         self.cancelled = cancelled
+        self.defer = defer
+        self.resumed = resumed
+        self.records: list[OperationRecord] = []
 
     def run(self, items: Sequence[PlanItem]) -> list[OperationRecord]:
-        """Run the items that are not done; the first one that does not succeed stops those after it."""
+        """Run the items that are not done; the first one that does not succeed stops those after it.
+
+        :raises _Deferred: when the job of one goes on elsewhere; ``records`` has what was done before.
+        """
         items = self._unfinished(items)
         if not items:
             return []
-        records: list[OperationRecord] = []
+        records = self.records
+        ours = own_job(self.env, self.plan, items)
+        token = ours.lease_token if ours else None
         try:
-            with held_lease(self.env, self.table, self._holder(), cancelled=self.cancelled) as keeper:
+            with held_lease(self.env, self.table, self._holder(), cancelled=self.cancelled, token=token) as keeper:
                 try:
+                    ours = adopt(self.env, self.plan, items, keeper, self.context, self.resumed)
                     settle_table(self.env, self.table, keeper.lease)
                 except LeaseBusy:
                     raise
@@ -107,7 +150,8 @@ class _TableRun:
                 # another try of this batch, dead by now or not, may have had the lease while we waited for it
                 items = self._unfinished(items)
                 for position, item in enumerate(items):
-                    record = self._run_item(item, keeper)
+                    adopted = ours if ours is not None and ours.item_id == item.id else None
+                    record = self._run_item(item, keeper, adopted)
                     records.append(record)
                     if record.status not in (OperationStatus.SUCCESS, OperationStatus.SKIPPED):
                         reason = f"not run, because {record.operation} ended {record.status}"
@@ -161,15 +205,22 @@ class _TableRun:
         self._tell(EventKind.OPERATION_FINISHED, record, f"skipped: {reason}", logging.WARNING)
         return record
 
-    def _run_item(self, item: PlanItem, keeper: LeaseKeeper) -> OperationRecord:
-        answered = self.env.store.consumed_slot(self.table, item.operation) if item.slot else None
+    def _run_item(self, item: PlanItem, keeper: LeaseKeeper, adopted: OperationRecord | None) -> OperationRecord:
+        answered = self.env.store.consumed_slot(self.table, item.operation) if item.slot and not adopted else None
         if item.slot and answered and answered >= item.slot:
             reason = f"its slot {item.slot:%Y-%m-%d %H:%M} UTC was answered by another run since the plan"
             return self._skip(item, reason, SlotOutcome.BLOCKED)
-        record = self._new_record(item, OperationStatus.RUNNING, lease_token=keeper.lease.token)
-        self._tell(EventKind.OPERATION_STARTED, record, f"started on engine {item.engine}: {record.reason}")
+        record = adopted or self._new_record(item, OperationStatus.RUNNING, lease_token=keeper.lease.token)
+        if adopted is None:
+            self._tell(EventKind.OPERATION_STARTED, record, f"started on engine {item.engine}: {record.reason}")
+        else:
+            where = f": {record.remote_url}" if record.remote_url else ""
+            self._tell(EventKind.JOB_SENT, record, f"goes on with job {record.remote_job}{where}")
         try:
-            result = self._execute(item, record, keeper)
+            result = self._execute(item, record, keeper, adopted)
+        except _Deferred:
+            keeper.hand_over()
+            raise
         except Exception as error:
             return self._failed(item, record, error)
         except BaseException as error:  # SystemExit and the like: the task is being killed
@@ -185,11 +236,14 @@ class _TableRun:
         status = OperationStatus.PARTIAL_FAILURE if partial else OperationStatus.SUCCESS
         return self._finish(item, record, status, SlotOutcome.EXECUTED, result=result, message=result.message)
 
-    def _execute(self, item: PlanItem, record: OperationRecord, keeper: LeaseKeeper) -> OperationResult:
+    def _execute(
+        self, item: PlanItem, record: OperationRecord, keeper: LeaseKeeper, adopted: OperationRecord | None
+    ) -> OperationResult:
         engine = self.env.engines[item.engine or ""]
         settings = SETTINGS_MODELS[item.operation].model_validate(item.settings)
-        self._check_unchanged(item)
-        deadline = self.env.now() + timedelta(hours=item.timeout_hours) if item.timeout_hours else None
+        if adopted is None:
+            self._check_unchanged(item)
+        deadline = record.started_at + timedelta(hours=item.timeout_hours) if item.timeout_hours else None
         operation_context = RunningOperation(
             self.env, record, keeper, self.locations, deadline=deadline, cancelled=self.cancelled
         )
@@ -201,7 +255,36 @@ class _TableRun:
             ignored_settings=item.ignored_settings,
             deadline=deadline,
         )
-        return engine.execute(request, operation_context)
+        if not isinstance(engine, ResumableEngine):
+            if self.defer and isinstance(engine, RemoteEngine):
+                log.info(
+                    "engine %s is reached in a way that cannot be resumed: this task waits for its job", item.engine
+                )
+            return engine.execute(request, operation_context)
+        begun = adopted.job if adopted is not None else None
+        job = begun or engine.submit(request, operation_context)
+        if isinstance(job, OperationResult):
+            return job
+        try:
+            if not self.defer:
+                return wait_and_collect(engine, request, operation_context, job)
+            result = look_and_collect(engine, request, operation_context, job)
+        except (EngineFailed, EngineUnavailable):
+            operation_context.checkpoint()  # past its deadline, it was cancelled for that
+            raise
+        if result is None:
+            raise _Deferred(
+                Waiting(
+                    operation_id=record.id,
+                    lease_token=keeper.lease.token,
+                    plan_id=self.plan.id,
+                    engine=item.engine or "",
+                    job_id=job.id,
+                    url=job.url,
+                    deadline=deadline,
+                )
+            )
+        return result
 
     def _check_unchanged(self, item: PlanItem) -> None:
         """Refuse a table that is no longer the one planned for, or whose owner opted out since."""
@@ -260,24 +343,4 @@ class _TableRun:
         return finished
 
     def _tell(self, kind: EventKind, record: OperationRecord, message: str, level: int = logging.INFO) -> None:
-        seconds = (record.finished_at - record.started_at).total_seconds() if record.finished_at else 0.0
-        self.env.emit(
-            Event(
-                kind=kind,
-                at=self.env.now(),
-                level=level,
-                message=f"{self.table} {record.operation} {message}",
-                table=record.table,
-                operation=record.operation,
-                changed=record.result is not None and record.result.changed,
-                data={
-                    "operation_id": record.id,
-                    "plan_id": record.plan_id,
-                    "outcome": record.status.value,
-                    "policy": record.policy,
-                    "engine": record.engine,
-                    "duration_seconds": seconds,
-                    "result": record.result.model_dump(mode="json") if record.result else None,
-                },
-            )
-        )
+        self.env.emit(operation_event(kind, record, self.env.now(), message, level))

@@ -32,6 +32,7 @@ class LeaseKeeper:
         self._stop = threading.Event()
         self._reason: str | None = None
         self.lease = lease
+        self.handed_over = False
         self._thread = threading.Thread(target=self._renew, name=f"floe-lease-{lease.table.ref()}", daemon=True)
         self._thread.start()
 
@@ -59,6 +60,10 @@ class LeaseKeeper:
         if not self._env.store.holds(self.lease):
             raise LeaseLost(f"the lease of {self.lease.table.ref()} ran out or was taken over")
 
+    def hand_over(self) -> None:
+        """Leave the lease standing at the end, for whoever takes it over by its token."""
+        self.handed_over = True
+
     def stop(self) -> None:
         """Stop renewing and wait for the thread."""
         self._stop.set()
@@ -67,17 +72,19 @@ class LeaseKeeper:
 
 @contextmanager
 def held_lease(
-    env: Environment, table: TableRef, holder: str, *, cancelled: Callable[[], bool]
+    env: Environment, table: TableRef, holder: str, *, cancelled: Callable[[], bool], token: str | None = None
 ) -> Iterator[LeaseKeeper]:
-    """Wait for the table's lease, keep it for the block, release it after.
+    """Wait for the table's lease, keep it for the block, release it after, unless it was handed over.
 
+    :param token: of a lease that was left to us; taken at once where it still stands.
     :raises LeaseBusy: when another run still has it after ``lease_wait_seconds``.
     :raises OperationCancelled: when the task is cancelled while it waits.
     """
     ttl = timedelta(seconds=env.settings.lease_seconds)
     give_up = time.monotonic() + env.settings.lease_wait_seconds
     told = False
-    while (lease := env.store.acquire(table, holder, ttl)) is None:
+    lease = env.store.take_over(table, token, holder, ttl) if token else None
+    while lease is None and (lease := env.store.acquire(table, holder, ttl)) is None:
         other = env.store.lease(table)
         who = f"{other.holder} until {other.expires_at:%H:%M:%S} UTC unless renewed" if other else "another run"
         if time.monotonic() >= give_up:
@@ -96,4 +103,5 @@ def held_lease(
         yield keeper
     finally:
         keeper.stop()
-        env.store.release(keeper.lease)
+        if not keeper.handed_over:
+            env.store.release(keeper.lease)

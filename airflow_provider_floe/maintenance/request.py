@@ -33,13 +33,36 @@ class RunRequest(Model):
     context: dict[str, Any] = Field(default_factory=dict)
 
 
+class Waiting(Model):
+    """A job elsewhere that goes on while nobody holds a worker for it: somebody has to watch it, then execute again.
+
+    :ivar operation_id: its record; what watches it finds everything else there.
+    :ivar lease_token: of the table's lease, which was left standing for what watches the job.
+    :ivar url: the engine's own page for the job.
+    :ivar deadline: UTC; when the job is to be cancelled.
+    """
+
+    operation_id: str
+    lease_token: str
+    plan_id: str
+    engine: str
+    job_id: str
+    url: str | None = None
+    deadline: datetime | None = None
+
+
 class BatchResult(Model):
-    """What one execute task did; failures stand in the records, the task itself ends green."""
+    """What one execute task did; failures stand in the records, the task itself ends green.
+
+    :ivar before: the rest of the batch, as far as earlier tries have done it.
+    :ivar waiting: why it has not come to its end yet.
+    """
 
     plan_id: str
     batch: int
     records: tuple[OperationRecord, ...] = ()
-    skipped: tuple[str, ...] = ()
+    before: tuple[OperationRecord, ...] = ()
+    waiting: Waiting | None = None
 
 
 class RunVerdict(Model):
@@ -55,9 +78,15 @@ class RunVerdict(Model):
 
 
 class RunResult(Model):
-    """Everything of a run that ran in one process."""
+    """Everything of a run that ran in one task.
+
+    :ivar before: what earlier tries have done of the plan.
+    :ivar waiting: why it has not come to its end yet; the verdict is none then.
+    """
 
     assessment: Assessment
     plan: Plan
     records: tuple[OperationRecord, ...] = ()
+    before: tuple[OperationRecord, ...] = ()
     verdict: RunVerdict
+    waiting: Waiting | None = None

@@ -60,6 +60,8 @@ def settle_all(env: Environment) -> list[OperationRecord]:
 def settle_table(env: Environment, table: TableRef, lease: Lease) -> list[OperationRecord]:
     """Settle the unfinished and UNKNOWN records of a table whose lease we hold, and clean up after the dead ones.
 
+    Those under the lease itself are left: they are at work, or their job is waited for by who holds it.
+
     :raises LeaseBusy: when a job of a dead task may still run on an engine elsewhere: nothing may run beside it.
     """
     records = env.store.operations(table=table, statuses=_UNSETTLED, limit=10_000)

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_floe.errors import ConfigurationError, OperationCancelled
 from airflow_provider_floe.health.report import TableId
-from airflow_provider_floe.links import FloeRecordLink
+from airflow_provider_floe.links import FloeJobLink, FloeRecordLink
 from airflow_provider_floe.maintenance.request import RunRequest, RunResult
 from airflow_provider_floe.operators.arguments import as_bool, as_namespace, as_operations, as_text
 from airflow_provider_floe.operators.base import (
@@ -20,6 +20,7 @@ from airflow_provider_floe.operators.base import (
     retry_can_help,
     where,
 )
+from airflow_provider_floe.operators.deferral import DeferrableOperator
 from airflow_provider_floe.operators.lineage import LineageMixin
 from airflow_provider_floe.planning.model import RunMode
 from airflow_provider_floe.policies.model import Policy
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_floe.maintenance.environment import Environment
 
 
-class FloeMaintenanceOperator(LineageMixin, PolicyOperator):
+class FloeMaintenanceOperator(LineageMixin, DeferrableOperator, PolicyOperator):
     """Assess, plan and execute the maintenance of one table in one task.
 
     All operations of the table are handled, each under the policy that governs it, unless a policy is named.
@@ -46,10 +47,12 @@ class FloeMaintenanceOperator(LineageMixin, PolicyOperator):
     :param force: skip all gates, never a safety check.
     :param dry_run: stop after the plan.
     :param mode: what the run counts as.
+    :param deferrable: give up the worker while an engine elsewhere works, where its job can be found again; default
+        ``[operators] default_deferrable``.
     """
 
     template_fields: Sequence[str] = ("catalog", "namespace", "table", "policy", "operations", "force", "plan_only")
-    operator_extra_links = (FloeRecordLink(),)
+    operator_extra_links = (FloeRecordLink(), FloeJobLink())
     several_tasks = False
 
     def __init__(
@@ -85,20 +88,44 @@ class FloeMaintenanceOperator(LineageMixin, PolicyOperator):
 
         :raises AirflowFailException: when an operation failed and running again cannot help.
         :raises AirflowException: when an operation failed and running again may help.
+        :raises TaskDeferred: while a job runs elsewhere.
         """
+        return self._run(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Go on when the job is over, or is to be looked after."""
+        self.log.info("%s", event["message"])
+        return self._run(context, event["operation_id"])
+
+    def _run(self, context: Context, resumed: str | None = None) -> dict[str, Any]:
         from airflow_provider_floe.maintenance.run import run
 
         with self.environment(context) as (env, events), self.observed(env, events):
-            result = run(env, self._request(context, env), cancelled=self.cancelled)
+            self.show_job(context, events)
+            result = run(
+                env,
+                self._request(context, env),
+                cancelled=self.cancelled,
+                defer=self.may_defer(env),
+                resumed=resumed,
+            )
             if self.cancelled():
                 raise OperationCancelled(f"maintenance of {self.table} was cancelled")
+            if result.waiting is None:
+                events.recall(result.before)
+        if result.waiting is not None:
+            self.defer_until_over(result.waiting)
         for line in result.verdict.summary:
             self.log.info("%s", line)
         answer = self._answer(result)
         if result.verdict.failed:
             context["ti"].xcom_push(key=RECORDS_KEY, value=answer)
             told = "\n".join(result.verdict.failures)
-            raise AirflowException(told) if retry_can_help(result.records) else AirflowFailException(told)
+            raise (
+                AirflowException(told)
+                if retry_can_help((*result.before, *result.records))
+                else AirflowFailException(told)
+            )
         if self.outlets:
             events.publish(context["outlet_events"])
         return answer
@@ -133,6 +160,6 @@ class FloeMaintenanceOperator(LineageMixin, PolicyOperator):
         return {
             "assessment_id": result.assessment.id,
             "plan_id": result.plan.id,
-            "records": record_lines(result.records),
+            "records": record_lines((*result.before, *result.records)),
             "decisions": {item.operation.value: item.disposition.value for item in result.plan.items},
         }

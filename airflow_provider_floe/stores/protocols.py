@@ -294,6 +294,13 @@ class LeaseStore(Protocol):
     def renew(self, lease: Lease, ttl: timedelta) -> Lease:
         """:raises LeaseLost: when it was taken over or has run out."""
 
+    def take_over(self, table: TableRef, token: str, holder: str, ttl: timedelta) -> Lease | None:
+        """Take a lease from the holder that it was handed over by, expired or not; it has a new token then.
+
+        :param token: of the lease to take.
+        :returns: None when that is not the lease that stands.
+        """
+
     def release(self, lease: Lease) -> None:
         """Does nothing when it is no longer ours."""
 

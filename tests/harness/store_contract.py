@@ -336,6 +336,19 @@ class StoreContract:
         store.release(old)
         assert store.holds(new)
 
+    def test_a_lease_that_was_handed_over_is_taken_by_its_token(self, store: FloeStore) -> None:
+        old = store.acquire(TABLE, "run 1", MINUTE)
+        assert old is not None
+        assert store.take_over(TABLE, "another's", "run 2", LONG) is None
+        assert store.take_over(OTHER, old.token, "run 2", LONG) is None
+        taken = store.take_over(TABLE, old.token, "run 2", LONG)
+        assert taken is not None
+        assert (taken.holder, taken.token == old.token, store.lease(TABLE)) == ("run 2", False, taken)
+        assert taken.expires_at > old.expires_at
+        with pytest.raises(LeaseLost, match="run 2 has taken it over"):
+            store.renew(old, LONG)
+        assert store.take_over(TABLE, old.token, "run 3", LONG) is None
+
     def test_a_renewed_lease_lasts_longer(self, store: FloeStore) -> None:
         lease = store.acquire(TABLE, "run 1", MINUTE)
         assert lease is not None

@@ -50,6 +50,17 @@ class LeaseQueries(Queries):
             expires_at = connection.execute(select(leases.c.expires_at).where(_ours(lease))).scalar_one()
             return lease.model_copy(update={"expires_at": expires_at})
 
+    def take_over(self, table: TableRef, token: str, holder: str, ttl: timedelta) -> Lease | None:
+        """Take a lease by its token, expired or not; it has a new one then. None when that is not the lease."""
+        new = uuid4().hex
+        with self._database.write() as connection:
+            taken = connection.execute(
+                update(leases)
+                .where(leases.c.table_key == table_key(table), leases.c.token == token)
+                .values(token=new, holder=holder, expires_at=database_time(ttl))
+            )
+            return _find(connection, table) if taken.rowcount == 1 else None
+
     def release(self, lease: Lease) -> None:
         """Does nothing when it is no longer ours."""
         with self._database.write() as connection:

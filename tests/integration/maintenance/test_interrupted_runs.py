@@ -173,7 +173,7 @@ def test_a_second_try_of_a_batch_runs_nothing_that_the_first_is_running(env: Env
     thread.join()
     assert [record.status for record in first.records] == [OperationStatus.SUCCESS]
     assert second[0].records == ()
-    assert second[0].skipped == tuple(item.id for item in made.to_run)
+    assert [record.item_id for record in second[0].before] == [item.id for item in made.to_run]
     assert len(env.store.operations(table=EVENTS)) == 1
 
 
