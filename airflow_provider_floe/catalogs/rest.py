@@ -73,15 +73,21 @@ class RestKind:
         return parts.geturl().rstrip("/")
 
     def _delegation(self, connection: ConnectionFields, found: dict[str, str]) -> dict[str, str]:
-        """Whether the catalog is asked for credentials of the storage: not when the connection brings its own, since
-        servers that have none to give refuse then (Polaris and Gravitino do).
+        """How the catalog lets its clients into the storage. It is not asked to when the connection brings keys of its
+        own, since servers that have nothing to give refuse then (Polaris and Gravitino do).
         """
-        wanted = text(connection, "access_delegation")
-        if wanted is not None and wanted not in _DELEGATIONS:
-            raise wrong(connection, "access_delegation", f"{wanted!r} is not known", f"use {' or '.join(_DELEGATIONS)}")
+        field = "access_delegation"
+        wanted = text(connection, field)
         if wanted is None and DELEGATION_HEADER not in found and any(key in found for key in _STORAGE_KEYS):
             wanted = "none"
-        return {} if wanted is None else {DELEGATION_HEADER: _DELEGATIONS[wanted]}
+        if wanted is None:
+            return {}
+        if wanted == "remote-signing":
+            problem = "remote-signing is not supported, since catalogs do not sign the listing of files"
+            raise wrong(connection, field, problem, "use vended-credentials, or none and keys in 'properties'")
+        if wanted not in _DELEGATIONS:
+            raise wrong(connection, field, f"{wanted!r} is not known", f"use {' or '.join(_DELEGATIONS)}")
+        return {DELEGATION_HEADER: _DELEGATIONS[wanted]}
 
     def _login(self, connection: ConnectionFields, found: dict[str, str]) -> dict[str, str]:
         """Login and password are client id and secret; a password alone is a token."""

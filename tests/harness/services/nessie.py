@@ -1,7 +1,6 @@
 """Project Nessie: an Iceberg REST catalog with branches, and its native API, its tables in the S3 store.
 
-Three warehouses: of ``warehouse`` clients bring their own keys to the store, for ``vended`` Nessie hands out keys that
-it asks the store's STS for, and for ``signed`` it signs each of their requests.
+To ``warehouse`` clients bring their own keys; for ``vended`` Nessie hands out keys that it asks the store's STS for.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from harness.services.maven import artifact
 from harness.services.process import answers, free_port, launch, stop, wait_until
 
 VERSION = "0.99.0"
-WAREHOUSE, VENDED, SIGNED = "warehouse", "vended", "signed"
+WAREHOUSE, VENDED = "warehouse", "vended"
 
 _SERVICE = "nessie.catalog.service.s3"
 _ROLE = "arn:aws:iam::123456789012:role/nessie"
@@ -43,7 +42,7 @@ def _start(home: Path, needs: Mapping[str, Facts]) -> Start:
     )
     wait_until(process, log, lambda: answers(f"{address}/api/v2/config"))
     try:
-        _create_buckets(s3)
+        _create_bucket(s3)
     except Exception:
         stop(process)
         raise
@@ -53,7 +52,7 @@ def _start(home: Path, needs: Mapping[str, Facts]) -> Start:
 
 def _settings(port: int, management: int, s3: Facts) -> dict[str, str]:
     default = f"{_SERVICE}.default-options"
-    vended, signed = f"{_SERVICE}.buckets.{VENDED}", f"{_SERVICE}.buckets.{SIGNED}"
+    vended = f"{_SERVICE}.buckets.{VENDED}"
     return {
         "quarkus.http.host": "127.0.0.1",
         "quarkus.http.port": str(port),
@@ -66,7 +65,6 @@ def _settings(port: int, management: int, s3: Facts) -> dict[str, str]:
         "nessie.catalog.default-warehouse": WAREHOUSE,
         f"nessie.catalog.warehouses.{WAREHOUSE}.location": f"s3://{s3['bucket']}/nessie",
         f"nessie.catalog.warehouses.{VENDED}.location": f"s3://{VENDED}/nessie",
-        f"nessie.catalog.warehouses.{SIGNED}.location": f"s3://{SIGNED}/nessie",
         f"{default}.region": s3["region"],
         f"{default}.endpoint": s3["endpoint"],
         f"{default}.path-style-access": "true",
@@ -77,11 +75,10 @@ def _settings(port: int, management: int, s3: Facts) -> dict[str, str]:
         f"{vended}.client-iam.enabled": "true",
         f"{vended}.client-iam.assume-role": _ROLE,
         f"{vended}.sts-endpoint": s3["endpoint"],
-        f"{signed}.request-signing-enabled": "true",
     }
 
 
-def _create_buckets(s3: Facts) -> None:
+def _create_bucket(s3: Facts) -> None:
     from pyarrow.fs import S3FileSystem  # here, since every keeper loads this module
 
     store = S3FileSystem(
@@ -91,8 +88,7 @@ def _create_buckets(s3: Facts) -> None:
         region=s3["region"],
         allow_bucket_creation=True,
     )
-    for bucket in (VENDED, SIGNED):
-        store.create_dir(bucket)
+    store.create_dir(VENDED)
 
 
 NESSIE = Service("nessie", _install, _start, needs=("s3",))
