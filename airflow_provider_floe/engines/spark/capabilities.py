@@ -64,7 +64,13 @@ _BY_OPTION = {
     "removeDanglingDeletes": "remove-dangling-deletes",
     "outputSpecId": "output-spec-id",
 }
+OPTIONS = tuple(_BY_OPTION.values())
+"""Options of ``rewrite_data_files`` that some runtimes lack."""
+
 _BY_ACTION = {"stagingLocation": "stagingLocation", "sortBy": "sortBy", "rewriteIf": "rewriteIf"}
+
+ACTIONS = tuple(_BY_ACTION.values())
+"""Methods of the Java action that rewrites manifests."""
 
 QUARANTINE = "Spark deletes files at once and cannot set them aside: use engine local"
 NO_JAVA = "only the Java action can do that, which Spark Connect cannot reach: use spark-submit or engine local"
@@ -94,21 +100,23 @@ _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
 
 
 def spark_capabilities(
-    found: Mapping[str, Any], *, java: bool, connection: str, catalogs: Mapping[str, str]
+    found: Mapping[str, Any], *, java: bool, route: str, connection: str, catalogs: Mapping[str, str]
 ) -> Capabilities:
     """Every setting of every operation, honoured or refused.
 
     :param found: what :func:`~airflow_provider_floe.engines.spark.job.probe` told.
     :param java: whether the route gets at Java actions.
+    :param route: what people call it.
     :param catalogs: Spark's names of the catalogs, by the names that policies use.
     """
     operations = {
-        operation: _capability(operation, found["arguments"].get(operation.value), found, java) for operation in SETTINGS_MODELS
+        operation: _capability(operation, found["arguments"].get(operation.value), found, java)
+        for operation in SETTINGS_MODELS
     }
     minimums = {Operation.REMOVE_ORPHAN_FILES: {"retentionPeriodInDays": _DAY}}
     return Capabilities(
         engine="spark",
-        version=f"Spark {found['version']} ({'spark-submit' if java else 'Spark Connect'}, connection {connection})",
+        version=f"Spark {found['version']} ({route}, connection {connection})",
         operations=operations,
         catalogs={
             name: CatalogAccess(refusal=_access(in_spark, found["catalogs"][in_spark]), minimum_seconds=minimums)

@@ -13,7 +13,7 @@ from airflow_provider_floe.engines.local.expire import expiry_happened
 from airflow_provider_floe.engines.spark import expire, orphans, rewrite_data, rewrite_deletes, rewrite_manifests
 from airflow_provider_floe.engines.spark.capabilities import WANTED, route_refusals, spark_capabilities
 from airflow_provider_floe.engines.spark.changes import own_snapshots
-from airflow_provider_floe.engines.spark.route import SparkRoute, run
+from airflow_provider_floe.engines.spark.route import SparkAccess, SparkRoute, run
 from airflow_provider_floe.engines.spark.task import Begun, Order, SparkTask
 from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError, EngineUnavailable, UnsupportedSetting
 from airflow_provider_floe.policies.model import OperationSettings
@@ -32,17 +32,17 @@ _OPERATIONS: dict[Operation, tuple[_Prepare, _Report]] = {
 }
 
 
-class SparkEngine:
-    """Carries out operations with the procedures of Iceberg on Spark.
+class SparkOperations:
+    """What the engine does, whichever way its requests get to Spark.
 
-    :param route: how requests get to Spark.
+    :param access: to the Spark that is there.
     :param catalogs: Spark's names of the catalogs, by the names that policies use.
     """
 
     name = "spark"
 
-    def __init__(self, route: SparkRoute, catalogs: Mapping[str, str]) -> None:
-        self.route = route
+    def __init__(self, access: SparkAccess, catalogs: Mapping[str, str]) -> None:
+        self._access = access
         self.catalogs = dict(catalogs)
         self._capabilities: Capabilities | None = None
 
@@ -52,31 +52,21 @@ class SparkEngine:
         :raises EngineUnavailable: or ConfigurationError, naming the connection and what to check.
         """
         if self._capabilities is None:
-            found = self.route.probe(sorted(set(self.catalogs.values())), WANTED)
-            log.info("Spark of connection %s: %s", self.route.connection, found)
+            found = self._access.probe(sorted(set(self.catalogs.values())), WANTED)
+            log.info("Spark of connection %s: %s", self._access.connection, found)
             self._capabilities = spark_capabilities(
-                found, java=self.route.java, connection=self.route.connection, catalogs=self.catalogs
+                found,
+                java=self._access.java,
+                route=self._access.name,
+                connection=self._access.connection,
+                catalogs=self.catalogs,
             )
         return self._capabilities
-
-    def execute(self, request: OperationRequest, context: OperationContext) -> OperationResult:
-        """Run one operation to its end; see :class:`~airflow_provider_floe.engines.base.Engine`."""
-        task = self._task(request, context)
-        order = self._prepared(task)
-        if isinstance(order, OperationResult):
-            return order
-        return self._reported(
-            task, order.begun, lambda: run(self.route, task.document(order), context, order.begun.detail)
-        )
-
-    def cancel(self, job_id: str) -> bool:
-        """See :class:`~airflow_provider_floe.engines.base.RemoteEngine`."""
-        return self.route.cancel(job_id)
 
     def _task(self, request: OperationRequest, context: OperationContext) -> SparkTask:
         table = request.table
         names = (self._catalog(table.catalog), *table.namespace, table.name)
-        return SparkTask(replace(request, settings=self._honoured(request)), context, self.route, names)
+        return SparkTask(replace(request, settings=self._honoured(request)), context, self._access, names)
 
     def _prepared(self, task: SparkTask) -> Order | OperationResult:
         prepare, _ = _OPERATIONS[task.request.operation]
@@ -111,7 +101,7 @@ class SparkEngine:
         :raises UnsupportedSetting: for what cannot be honoured and may not be ignored.
         """
         settings = request.settings
-        refusals = route_refusals(request.operation, java=self.route.java)
+        refusals = route_refusals(request.operation, java=self._access.java)
         refused = refused_settings(OperationCapability(refused=refusals), settings)
         if reasons := [reason for wire, reason in refused.items() if wire not in request.ignored_settings]:
             raise UnsupportedSetting(f"{request.table}: {'; '.join(reasons)}")
@@ -125,10 +115,36 @@ class SparkEngine:
     def _catalog(self, name: str) -> str:
         if name not in self.catalogs:
             raise ConfigurationError(
-                f"connection {self.route.connection!r} does not say how Spark calls catalog {name!r}: add it to "
+                f"connection {self._access.connection!r} does not say how Spark calls catalog {name!r}: add it to "
                 f"floe_catalogs in its extra (it has {', '.join(sorted(self.catalogs)) or 'none'})"
             )
         return self.catalogs[name]
+
+
+class SparkEngine(SparkOperations):
+    """Carries out operations with the procedures of Iceberg on Spark.
+
+    :param route: how requests get to Spark.
+    :param catalogs: Spark's names of the catalogs, by the names that policies use.
+    """
+
+    def __init__(self, route: SparkRoute, catalogs: Mapping[str, str]) -> None:
+        super().__init__(route, catalogs)
+        self.route = route
+
+    def execute(self, request: OperationRequest, context: OperationContext) -> OperationResult:
+        """Run one operation to its end; see :class:`~airflow_provider_floe.engines.base.Engine`."""
+        task = self._task(request, context)
+        order = self._prepared(task)
+        if isinstance(order, OperationResult):
+            return order
+        return self._reported(
+            task, order.begun, lambda: run(self.route, task.document(order), context, order.begun.detail)
+        )
+
+    def cancel(self, job_id: str) -> bool:
+        """See :class:`~airflow_provider_floe.engines.base.RemoteEngine`."""
+        return self.route.cancel(job_id)
 
 
 def _committed(task: SparkTask, begun: Begun) -> bool:

@@ -70,9 +70,11 @@ _REFUSED: dict[Operation, dict[str, str]] = {
 _OLDER = "this Trino's expire_snapshots has no"
 _NO_CLEANING = f"{_OLDER} clean_expired_metadata: take a newer server, or {_EITHER}"
 _NO_RETAIN_LAST = f"{_OLDER} retain_last, so it keeps what the table asks for: take a newer server, or {_EITHER}"
-_NO_TARGET = f"this catalog has no session property {TARGET_SIZE}: {_EITHER}"
+_NO_TARGET = (
+    f"this catalog has no session property {TARGET_SIZE}: set write.target-file-size-bytes on the table, or {_EITHER}"
+)
 
-_V3 = f"Trino's support of format version 3 is not verified here: {_SPARK}"
+_V3 = f"Trino's support of format version 3 is not verified here: {_EITHER}"
 _ENCRYPTED = f"Trino has no access to encryption keys: {_SPARK}"
 _GC_DISABLED = "gc.enabled=false on the table forbids deleting its files"
 _WRITING = {
@@ -97,7 +99,8 @@ _NO_PROCEDURE = {
     Operation.REWRITE_POSITION_DELETE_FILES: "Trino has no procedure for delete files alone; its optimize applies them, "
     f"by rewriting the data: take rewrite_data_files, or {_EITHER}",
 }
-_PROBES = (*_PROCEDURES.values(), RETAIN_LAST, CLEAN_METADATA)
+CALLS = (*_PROCEDURES.values(), RETAIN_LAST, CLEAN_METADATA)
+"""What a server is asked whether it understands it."""
 
 
 def operation_capabilities(
@@ -138,7 +141,7 @@ def understood_calls(session: Session, catalog: str) -> frozenset[str]:
     It is asked to explain each for a table that has no procedures: names and arguments are checked before that.
     """
     place = f"{sql.name(catalog)}.information_schema.tables"
-    return frozenset(call for call in _PROBES if _understands(session, f"EXPLAIN ALTER TABLE {place} EXECUTE {call}"))
+    return frozenset(call for call in CALLS if _understands(session, f"EXPLAIN ALTER TABLE {place} EXECUTE {call}"))
 
 
 def _understands(session: Session, statement: str) -> bool:
