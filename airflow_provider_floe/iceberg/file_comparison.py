@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from airflow_provider_floe.errors import UnsafeLocation, UnsafeOperation
 from airflow_provider_floe.iceberg.listing import ListedFile, in_batches
 from airflow_provider_floe.iceberg.paths import PathRules, StoragePath, normalise, path_key, same_store
 from airflow_provider_floe.iceberg.reachability import ReachableFile
+from airflow_provider_floe.iceberg.spilled_rows import SpilledRows
 
+LISTING = pa.schema([("path", pa.string()), ("size", pa.int64()), ("modified", pa.timestamp("us", "UTC"))])
+"""Files as storage lists them, in columns; see :class:`~airflow_provider_floe.iceberg.listing.ListedFile`."""
+
+_PATHS = pa.schema([("path", pa.string())])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS = 50_000
 _SHOWN = 3
 _LEAST_MEMORY = 64 * 1024**2
+_STORE = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*:(?://[^/]*)?)?")
+_SLASH, _DOT, _PERCENT = b"/.%"
 
 
 class Comparison:
-    """Listed and referenced files side by side, in a DuckDB database that spills to disk beyond its memory limit.
+    """Listed and referenced files side by side, in bounded memory.
 
-    Files are joined by path without scheme and authority.
+    Files are joined by 64 bits of a hash of their path without scheme and authority, in a DuckDB database that spills
+    to disk beyond its memory limit; the paths themselves wait on disk. Two paths of one hash can at worst keep an
+    orphan, or hide one of several files that are missing: a file whose hash nothing else has is told for sure.
     """
 
     def __init__(self, root: StoragePath, rules: PathRules, memory_limit_bytes: int) -> None:
@@ -33,6 +44,7 @@ class Comparison:
         self.listed = 0
         self._rules = rules
         self._memory = max(memory_limit_bytes, _LEAST_MEMORY)
+        self._store: str | None = None
 
     def __enter__(self) -> Comparison:
         self._folder = tempfile.TemporaryDirectory(prefix="floe-orphans-")
@@ -41,103 +53,165 @@ class Comparison:
             str(folder / "comparison.duckdb"),
             config={"memory_limit": f"{self._memory}B", "temp_directory": str(folder / "spill"), "threads": 2},
         )
-        self._db.execute("CREATE TABLE listed (path VARCHAR, key VARCHAR, size BIGINT, modified BIGINT)")
-        self._db.execute("CREATE TABLE referenced (key VARCHAR, same BOOLEAN, known BOOLEAN)")
+        self._db.execute("CREATE TABLE listed (n BIGINT, h UBIGINT)")
+        self._db.execute("CREATE TABLE referenced (n BIGINT, h UBIGINT, same BOOLEAN, known BOOLEAN)")
+        self._listed = SpilledRows(folder / "listed.arrow", LISTING)
+        self._referenced = SpilledRows(folder / "referenced.arrow", _PATHS)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._db.close()
+        self._listed.close()
+        self._referenced.close()
         self._folder.cleanup()
 
     def add_listed(self, batch: Sequence[ListedFile]) -> None:
         """Add files that storage lists."""
-        paths, sizes, times = zip(*batch, strict=True)
+        if batch:
+            paths, sizes, times = zip(*batch, strict=True)
+            columns = zip((paths, sizes, times), LISTING, strict=True)
+            self.add_listing(
+                pa.record_batch([pa.array(values, field.type) for values, field in columns], schema=LISTING)
+            )
+
+    def add_listing(self, batch: pa.RecordBatch) -> None:
+        """Add files that storage lists, in columns; the larger the batches, the faster.
+
+        :param batch: of schema :data:`LISTING`.
+        """
         self.listed += len(batch)
-        self._insert(
-            "listed",
-            {
-                "path": pa.array(paths, pa.string()),
-                "key": pa.array([path_key(path) for path in paths], pa.string()),
-                "size": pa.array(sizes, pa.int64()),
-                "modified": pa.array(times, pa.timestamp("us", "UTC")).cast(pa.int64()),
-            },
-        )
+        first = self._listed.add(batch)
+        self._insert("SELECT n, hash(path) FROM batch", "listed", first, path=self._spelled(batch["path"]))
 
     def add_referenced(self, files: Iterable[tuple[ReachableFile, bool]]) -> None:
         """Add referenced files, each with whether it was referenced before the listing began."""
         for batch in in_batches(files, _ROWS):
-            places = [normalise(file.path, self._rules) for file, _ in batch]
-            self._insert(
-                "referenced",
-                {
-                    "key": pa.array([place.path for place in places], pa.string()),
-                    "same": pa.array([same_store(place, self.root) for place in places], pa.bool_()),
-                    "known": pa.array([known for _, known in batch], pa.bool_()),
-                },
-            )
+            paths = pa.array([file.path for file, _ in batch], pa.string())
+            self._add_referenced(paths, pa.array([known for _, known in batch], pa.bool_()))
 
-    def _insert(self, table: str, columns: dict[str, pa.Array]) -> None:
+    def add_references(self, paths: pa.StringArray, *, known: bool) -> None:
+        """Add paths that are referenced, as a column.
+
+        :param known: they were referenced before the listing began.
+        """
+        if len(paths):
+            self._add_referenced(paths, pa.repeat(pa.scalar(known), len(paths)))
+
+    def _add_referenced(self, paths: pa.StringArray, known: pa.BooleanArray) -> None:
+        first = self._referenced.add(pa.record_batch([paths], schema=_PATHS))
+        spelled = self._spelled(paths)
+        if spelled is paths:
+            one = same_store(normalise(paths[0].as_py(), self._rules), self.root)
+            same = pa.repeat(pa.scalar(one), len(paths))
+        else:
+            same = pa.array([same_store(normalise(path, self._rules), self.root) for path in paths.to_pylist()])
+        query = "SELECT n, hash(path), same, known FROM batch"
+        self._insert(query, "referenced", first, path=spelled, same=same, known=known)
+
+    def _insert(self, query: str, table: str, first: int, **columns: pa.Array) -> None:
+        count = len(columns["path"])
+        columns["n"] = pa.array(np.arange(first, first + count), pa.int64())
         self._db.register("batch", pa.table(columns))
-        self._db.execute(f"INSERT INTO {table} SELECT * FROM batch")
+        self._db.execute(f"INSERT INTO {table} {query}")
         self._db.unregister("batch")
+
+    def _spelled(self, paths: pa.StringArray) -> pa.StringArray:
+        """The paths in the one spelling that is hashed: scheme and authority of the first of all, normalised path.
+
+        The array itself where all are in it, which a few passes over its bytes tell.
+        """
+        if self._store is None:
+            self._store = store = _STORE.match(paths[0].as_py())[0]  # type: ignore[index]
+        store = self._store
+        if _all_plain(paths, store):
+            return paths
+        return pa.array([store + path_key(path) for path in paths.to_pylist()], pa.string())
 
     def refuse_partial_listing(self, root: str) -> None:
         """:raises UnsafeOperation: when a file referenced since before the listing is missing from it."""
         below = self.root.path.rstrip("/") + "/"
-        missing = self._rows(
-            "SELECT DISTINCT r.key FROM referenced r ANTI JOIN listed l ON r.key = l.key "
-            "WHERE r.known AND r.same AND starts_with(r.key, ?) ORDER BY ALL",
-            [below],
-        )
-        if missing:
-            shown = ", ".join(key for (key,) in missing[:_SHOWN])
+        gone = self._numbers("SELECT n FROM referenced ANTI JOIN listed USING (h) WHERE known AND same ORDER BY n")
+        keys = {
+            key
+            for batch in self._referenced.rows(gone)
+            for key in map(path_key, batch["path"].to_pylist())
+            if key.startswith(below)
+        }
+        if keys:
+            missing = sorted(keys)
             raise UnsafeOperation(
                 f"the listing of {root} is partial: {len(missing)} files that the table references are missing from it "
-                f"({shown}{' ...' if len(missing) > _SHOWN else ''}). Either storage did not list everything, or the "
-                "table has lost files; nothing is deleted"
+                f"({_some(missing)}). Either storage did not list everything, or the table has lost files; nothing is "
+                "deleted"
             )
 
     def refuse_mismatches(self) -> None:
         """:raises UnsafeLocation: when a listed and a referenced file differ in scheme or authority only."""
-        found = self._rows(
-            "SELECT l.path FROM listed l JOIN (SELECT key FROM referenced GROUP BY key HAVING NOT bool_or(same)) r "
-            "ON l.key = r.key ORDER BY ALL",
+        found = self._numbers(
+            "SELECT n FROM listed SEMI JOIN (SELECT h FROM referenced GROUP BY h HAVING NOT bool_or(same)) "
+            "USING (h) ORDER BY n"
         )
-        if found:
-            shown = ", ".join(path for (path,) in found[:_SHOWN])
+        paths = sorted(path for batch in self._listed.rows(found) for path in batch["path"].to_pylist())
+        if paths:
             raise UnsafeLocation(
-                f"{len(found)} files are referenced with another scheme or authority than they are listed with "
-                f"({shown}{' ...' if len(found) > _SHOWN else ''}): say which are equal in equalSchemes or "
-                "equalAuthorities, or set prefixMismatchMode to IGNORE to keep such files"
+                f"{len(paths)} files are referenced with another scheme or authority than they are listed with "
+                f"({_some(paths)}): say which are equal in equalSchemes or equalAuthorities, or set prefixMismatchMode "
+                "to IGNORE to keep such files"
             )
 
     def unreferenced_metadata(self) -> list[str]:
         """Metadata files listed and not referenced, newest first."""
-        rows = self._rows(
-            "SELECT l.path FROM listed l ANTI JOIN referenced r ON l.key = r.key "
-            "WHERE l.path LIKE '%.metadata.json' OR l.path LIKE '%.metadata.json.gz' ORDER BY l.modified DESC",
-        )
-        return [path for (path,) in rows]
+        found = []
+        for batch in self._unreferenced(mismatches=False):
+            for path, modified in zip(batch["path"].to_pylist(), batch["modified"].to_pylist(), strict=True):
+                if path.endswith((".metadata.json", ".metadata.json.gz")):
+                    found.append((modified or _EPOCH, path))
+        return [path for _, path in sorted(found, reverse=True)]
 
     def unreferenced(self, mismatches: bool) -> Iterator[tuple[str, ListedFile]]:
-        """Key and file of everything listed and not referenced.
+        """Key and file of everything listed and not referenced, in the order of the listing.
 
         :param mismatches: a file referenced only with another scheme or authority counts as not referenced.
         """
-        condition = "WHERE same" if mismatches else ""
-        self._db.execute(
-            "SELECT l.key, l.path, l.size, l.modified FROM listed l "
-            f"ANTI JOIN (SELECT key FROM referenced {condition}) r ON l.key = r.key ORDER BY l.path"
-        )
-        while rows := self._db.fetchmany(10_000):
-            for key, path, size, micros in rows:
-                yield key, ListedFile(path, size, None if micros is None else _EPOCH + timedelta(microseconds=micros))
+        for batch in self._unreferenced(mismatches):
+            for path, size, modified in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield path_key(path), ListedFile(path, size, modified)
 
     def not_referenced(self, keys: Collection[str]) -> list[str]:
         """Those of the keys that nothing references, whatever the scheme and authority."""
-        query = "SELECT k FROM (SELECT unnest(?::VARCHAR[]) AS k) ANTI JOIN referenced r ON k = r.key ORDER BY k"
-        return [key for (key,) in self._rows(query, [list(keys)])]
+        query = "SELECT k FROM (SELECT unnest(?::VARCHAR[]) AS k) ANTI JOIN referenced ON hash(? || k) = h ORDER BY k"
+        return [key for (key,) in self._db.execute(query, [list(keys), self._store or ""]).fetchall()]
 
-    def _rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._db.execute(query, list(parameters)).fetchall()
-        return found
+    def _unreferenced(self, mismatches: bool) -> Iterator[pa.RecordBatch]:
+        condition = "WHERE same" if mismatches else ""
+        query = f"SELECT n FROM listed ANTI JOIN (SELECT h FROM referenced {condition}) USING (h) ORDER BY n"
+        return self._listed.rows(self._numbers(query))
+
+    def _numbers(self, query: str) -> Iterator[int]:
+        """The rows that a query finds."""
+        found = self._db.cursor().execute(query)
+        while rows := found.fetchmany(10_000):
+            for (number,) in rows:
+                yield number
+
+
+def _some(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:_SHOWN]) + (" ..." if len(paths) > _SHOWN else "")
+
+
+def _all_plain(paths: pa.StringArray, store: str) -> bool:
+    """Whether every path has this scheme and authority, and is normalised as it is: nothing encoded, no empty parts."""
+    start = f"{store}/"
+    if not pc.all(pc.starts_with(paths, start)).as_py():
+        return False
+    offsets = np.frombuffer(paths.buffers()[1], np.int32)[paths.offset : paths.offset + len(paths) + 1]
+    text = np.frombuffer(paths.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    slash = text == _SLASH
+    double = np.count_nonzero(slash[:-1] & slash[1:])
+    expected = sum(start[place : place + 2] == "//" for place in range(len(start)))
+    return bool(
+        double == expected * len(paths)
+        and not (text == _PERCENT).any()
+        and not (slash[:-1] & (text[1:] == _DOT)).any()
+        and not slash[offsets[1:] - offsets[0] - 1].any()
+    )

@@ -296,4 +296,4 @@ def _sort_out(
     outside = [key for key in dead_keys if not is_under(key, comparison.root.path) and not is_metadata_pointer(key)]
     sizes = {path: file_size(table.io, path) for path in (dead_keys[key] for key in comparison.not_referenced(outside))}
     dead += [ListedFile(path, size, None) for path, size in sizes.items() if size is not None]
-    return OrphanSearch(tuple(orphans), tuple(dead), comparison.listed, young, kept, walk)
+    return OrphanSearch(tuple(sorted(orphans)), tuple(dead), comparison.listed, young, kept, walk)
