@@ -20,24 +20,28 @@ from airflow_provider_floe.engines.local.pyiceberg_manifests import file_key, re
 from airflow_provider_floe.engines.local.reader import read_positions
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, needed_deletes
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
-from airflow_provider_floe.iceberg.manifests import live_files
+from airflow_provider_floe.iceberg.manifests import first_row_id, live_files
 
 
 class LiveIndex:
-    """Live files by manifest. Manifests never change, so each is read once however often a commit is tried."""
+    """Live files by manifest. Manifests never change, so each is read once however often a commit is tried.
+
+    Only the row id from which a manifest's files are counted is told elsewhere, by the manifest list.
+    """
 
     def __init__(self, io: FileIO) -> None:
         self._io = io
-        self._files: dict[str, list[LiveFile]] = {}
+        self._files: dict[tuple[str, int | None], list[LiveFile]] = {}
 
     def files(self, manifests: Sequence[ManifestFile]) -> list[LiveFile]:
         """The live files that these manifests hold."""
-        unread = [manifest for manifest in manifests if manifest.manifest_path not in self._files]
+        keys = {manifest.manifest_path: (manifest.manifest_path, first_row_id(manifest)) for manifest in manifests}
+        unread = [manifest for manifest in manifests if keys[manifest.manifest_path] not in self._files]
         for manifest in unread:
-            self._files[manifest.manifest_path] = []
+            self._files[keys[manifest.manifest_path]] = []
         for file in live_files(self._io, unread):
-            self._files[file.manifest_path].append(file)
-        return [file for manifest in manifests for file in self._files[manifest.manifest_path]]
+            self._files[keys[file.manifest_path]].append(file)
+        return [file for manifest in manifests for file in self._files[keys[manifest.manifest_path]]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,16 @@ class Replacement:
         if lost:
             raise FilesConflict(
                 f"{len(lost)} data files that were being rewritten are no longer live, for example {min(lost)}", lost
+            )
+        known = {file.path: file.first_row_id for file in self.removed}
+        numbered = frozenset(
+            file.path for file in files if file.path in gone and file.first_row_id != known.get(file.path)
+        )
+        if numbered:
+            raise FilesConflict(
+                f"the rows of {len(numbered)} data files that were being rewritten have been given ids, for example "
+                f"those of {min(numbered)}",
+                numbered,
             )
         new = [file for file in files if file.content is not FileContent.DATA and file.key not in self.known_deletes]
         if self.sequence_number is not None and not self.moved:

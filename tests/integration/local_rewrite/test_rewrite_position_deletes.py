@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from harness import version_3
 from harness.merge_on_read import equality_delete, position_delete
 from harness.oracle import oracle_digest
+from harness.rest_server import rest_server
 from harness.tables import (
     FakeContext,
     append_files,
@@ -24,10 +27,12 @@ from harness.tables import (
     stored_files,
 )
 from harness.version_3 import add_vectors, append, upgrade
+from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.table import Table
 from rewriting import ids, rewrite, rewrite_deletes, work_on_deletes
 
-from airflow_provider_floe.errors import CommitConflict, TableUnreadable
+from airflow_provider_floe.engines.local import position_merge
+from airflow_provider_floe.errors import CommitConflict, TableUnreadable, VerificationFailed
 
 
 def paths(table: Table) -> list[str]:
@@ -283,3 +288,89 @@ def test_a_damaged_vector_stops_the_run(tmp_path: Path) -> None:
     for run in (rewrite_deletes, rewrite):
         with pytest.raises(TableUnreadable, match="damaged"):
             run(table)
+
+
+def test_a_vector_whose_data_file_is_gone_is_dropped(tmp_path: Path) -> None:
+    table = with_vectors(tmp_path, 2)
+    first = next(file.path for file in version_3.live(table) if file.content == 0)
+    version_3.commit(table, removed=[first])
+    before = version_3.rows(table)
+    assert work_on_deletes(table).found
+    assert "1 dangling delete file went" in rewrite_deletes(table).message
+    assert [file.content for file in version_3.live(table)].count(1) == 1
+    assert version_3.rows(table) == before
+    assert not work_on_deletes(table).found
+
+
+def test_a_data_file_with_two_vectors_is_not_touched(tmp_path: Path) -> None:
+    table = with_vectors(tmp_path, 1)
+    version_3.commit(table, added=[entry.data_file for entry in version_3.entries(table) if entry.data_file.content])
+    for run in (rewrite_deletes, rewrite):
+        with pytest.raises(TableUnreadable, match="two deletion vectors"):
+            run(table)
+
+
+def test_through_a_rest_catalog(tmp_path: Path) -> None:
+    with rest_server(tmp_path) as server:
+        server.catalog.create_namespace("db")
+        upgrade(create_table(server.catalog))
+        table = RestCatalog("lake", uri=server.uri).load_table("db.events")
+        for number in range(5):
+            append(table, rows(10 * number, 10))
+        for file in version_3.live(table):
+            add_vectors(table, {file.path: [1, 2]})
+        before = version_3.rows(table)
+        assert rewrite_deletes(table, interrupted(table, lambda other: append(other, rows(1000, 5)))).changed
+        assert [row for row in version_3.rows(table) if row.values[0] < 1000] == before
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("at", ["on_checkpoint", "on_committing"])
+def test_a_killed_run_leaves_the_table_as_it_was(tmp_path: Path, version: int, at: str) -> None:
+    table = deleted_from(tmp_path) if version == 2 else with_vectors(tmp_path)
+    told, head = oracle_digest(table.metadata_location), table.metadata.current_snapshot_id
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    context = context_for(table, **{at: kill})
+    with pytest.raises(Killed):
+        rewrite_deletes(table, context)
+    assert table.refresh().metadata.current_snapshot_id == head
+    written = {path for path in stored_files(table) if "floe-deletes" in path.name}
+    assert {str(path) for path in written} <= {path.removeprefix("file://") for path in context.journal.outputs}
+    assert rewrite_deletes(table).changed
+    assert oracle_digest(table.metadata_location) == told
+
+
+def test_a_commit_whose_answer_is_lost_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = deleted_from(tmp_path)
+    before = rows_digest(table)
+    real = type(table.catalog).commit_table
+
+    def answer_lost(*arguments: Any) -> Any:
+        real(*arguments)
+        raise OSError("the line went dead")
+
+    monkeypatch.setattr(type(table.catalog), "commit_table", answer_lost)
+    assert rewrite_deletes(table).changed
+    monkeypatch.undo()
+    assert rows_digest(table) == before
+    assert missing_files(table) == []
+
+
+def test_what_comes_back_otherwise_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = deleted_from(tmp_path)
+    left = stored_files(table)
+    real = position_merge.pq.ParquetWriter.write_batch
+
+    def one_less(self: Any, batch: pa.RecordBatch, **how: Any) -> None:
+        real(self, batch.slice(1), **how)
+
+    monkeypatch.setattr(position_merge.pq.ParquetWriter, "write_batch", one_less)
+    with pytest.raises(VerificationFailed, match="17 deletes were written, but 6 files hold 18"):
+        rewrite_deletes(table)
+    assert stored_files(table) == left

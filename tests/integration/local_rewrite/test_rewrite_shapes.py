@@ -50,7 +50,7 @@ from pyiceberg.types import (
 )
 from rewriting import ids, rewrite, work
 
-from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting, UnsupportedTableFeature
+from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting
 
 TARGET = 200_000
 

@@ -423,6 +423,16 @@ def test_a_commit_to_another_branch_meanwhile_takes_no_id_twice(tmp_path: Path) 
     assert version_3.rows(table) == before
 
 
+def test_ids_that_rows_of_an_upgraded_table_get_meanwhile_are_kept(tmp_path: Path) -> None:
+    table = upgrade(small_files(lake(tmp_path), 3))
+    with pytest.raises(CommitConflict, match="have been given ids"):
+        rewrite(table, interrupted(table, lambda other: append(other, rows(1000, 5))))
+    before = version_3.rows(table)
+    assert None not in {row.row_id for row in before}
+    assert rewrite(table).changed
+    assert version_3.rows(table) == before
+
+
 def test_deletes_go_with_the_last_file_that_needs_them(tmp_path: Path) -> None:
     """Position deletes of the time before the upgrade reach a whole partition."""
     table = small_files(lake(tmp_path), 3)
