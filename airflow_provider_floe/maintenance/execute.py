@@ -222,7 +222,11 @@ class _TableRun:
             keeper.hand_over()
             raise
         except Exception as error:
-            return self._failed(item, record, error)
+            if adopted is None or adopted.id == self.resumed or not isinstance(error, EngineFailed | EngineUnavailable):
+                return self._failed(item, record, error)
+            told = f"its job, left by an earlier try, did nothing: {error}"
+            self._failed(item, record, OperationCancelled(told))
+            return self._run_item(item, keeper, None)
         except BaseException as error:  # SystemExit and the like: the task is being killed
             told = f"the task was stopped ({type(error).__name__})"
             committing = self.env.store.operation(record.id).status is OperationStatus.COMMITTING

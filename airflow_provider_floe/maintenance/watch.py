@@ -72,7 +72,7 @@ def look(env: Environment, operation_id: str, lease_token: str, *, deadline: dat
 def give_up(env: Environment, operation_id: str, lease_token: str) -> str:
     """Cancel the job and settle its record, because its task is not to go on; says what came of it.
 
-    Leaves alone what another try has taken over.
+    Where the next try has taken the job over meanwhile, that settles the record and begins again.
 
     :param lease_token: see :func:`look`.
     :raises FloeError: when the engine does not answer; the next run on the table tries again.
@@ -84,18 +84,18 @@ def give_up(env: Environment, operation_id: str, lease_token: str) -> str:
     ttl = timedelta(seconds=env.settings.lease_seconds)
     holder = f"cancelling job {record.remote_job}"
     lease = None
-    if record.lease_token == lease_token:
+    if record.lease_token == lease_token:  # so that no other try takes it over, only to see it cancelled
         lease = env.store.take_over(table, lease_token, holder, ttl) or env.store.acquire(table, holder, ttl)
-    if lease is None:
-        return f"job {record.remote_job} belongs to another run by now"
     try:
         engine: object = env.engines.get(record.engine or "")
         if isinstance(engine, ResumableEngine) and record.remote_job is not None:
             stopped = engine.cancel(record.remote_job)
             log.info("job %s: %s", record.remote_job, "cancelled" if stopped else "told to stop")
-        settle_table(env, table, lease)
+        if lease is not None:
+            settle_table(env, table, lease)
     finally:
-        env.store.release(lease)
+        if lease is not None:
+            env.store.release(lease)
     return f"operation {operation_id} is {env.store.operation(operation_id).status}"
 
 

@@ -257,17 +257,20 @@ def test_giving_up_cancels_the_job_and_frees_the_table(env: Environment, server:
     assert env.store.acquire(EVENTS, "the next run", timedelta(seconds=1))
 
 
-def test_giving_up_leaves_alone_what_another_try_has_taken_over(env: Environment, server: Server) -> None:
+def test_giving_up_what_the_next_try_waits_for_makes_that_begin_again(env: Environment, server: Server) -> None:
     waiting = deferred(env)
     found: list[RunResult] = []
     again = threading.Thread(target=lambda: found.append(run(env, request(try_number=2))))
     again.start()
     until(lambda: the_record(env).context.get("try_number") == 2)
-    assert "belongs to another run" in give_up(env, waiting.operation_id, waiting.lease_token)
-    assert server.states[waiting.job_id] is JobState.RUNNING
-    server.finish(waiting.job_id)
+    give_up(env, waiting.operation_id, waiting.lease_token)
+    assert server.states[waiting.job_id] is JobState.FAILED
+    finish_second(server)
     again.join(60)
-    assert [record.id for record in found[0].records] == [waiting.operation_id]
+    (record,) = found[0].records
+    assert (record.status, [waiting.job_id, record.remote_job]) == (OperationStatus.SUCCESS, list(server.states))
+    assert env.store.operation(waiting.operation_id).status is OperationStatus.INTERRUPTED
+    assert server.most_at_once == 1
 
 
 def test_an_engine_that_does_not_answer_leaves_everything_as_it_is(

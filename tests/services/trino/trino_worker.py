@@ -24,7 +24,8 @@ from airflow_provider_floe.stores.open import open_store
 from airflow_provider_floe.tables import Operation, TableRef
 
 
-def environment(services: Mapping[str, Facts], store_url: str) -> Environment:
+def environment(services: Mapping[str, Facts], store_url: str, trino_catalog: str) -> Environment:
+    """A deployment whose engine is Trino; each process has its own."""
     trino = services["trino-476"]
     extra = {
         "catalog_kind": "rest",
@@ -36,21 +37,30 @@ def environment(services: Mapping[str, Facts], store_url: str) -> Environment:
         store=open_store(store_url),
         policies=(Policy.model_validate(policy),),
         catalogs={"lake": connect(ConnectionFields("lake", extra=extra))},
-        engines={"trino": TrinoEngine(lambda: connect_trino(trino["host"], int(trino["port"]), user="tester"), {})},
-        settings=Settings(lease_seconds=2, lease_wait_seconds=60),
+        engines={
+            "trino": TrinoEngine(
+                lambda: connect_trino(trino["host"], int(trino["port"]), user="tester"), {"lake": trino_catalog}
+            )
+        },
+        settings=Settings(lease_seconds=5, lease_wait_seconds=120),
     )
 
 
-def rewrite(env: Environment, namespace: str, name: str) -> RunResult:
+def rewrite(
+    env: Environment, namespace: str, name: str, *, task: str = "maintain", try_number: int = 1, defer: bool = False
+) -> RunResult:
+    """A run over one table, as a try of a task."""
     request = RunRequest(
         run_id="conf",
         mode=RunMode.TABLE_CONF,
         table=TableId.of(TableRef("lake", (namespace,), name)),
         operations=(Operation.REWRITE_DATA_FILES,),
+        context={"dag_id": "d", "run_id": "conf", "task_id": task, "map_index": -1, "try_number": try_number},
     )
-    return run(env, request)
+    return run(env, request, defer=defer)
 
 
 if __name__ == "__main__":
     arguments = json.loads(sys.argv[1])
-    rewrite(environment(arguments["services"], arguments["store"]), arguments["namespace"], arguments["table"])
+    env = environment(arguments["services"], arguments["store"], arguments["catalog"])
+    rewrite(env, arguments["namespace"], arguments["table"])
