@@ -85,11 +85,19 @@ def _connection_fields() -> dict[str, Any]:
         "catalog_name": _field("Catalog name", "The name that policies use; default: the connection id."),
         "uri": _field(
             "URI",
-            "REST: https://host/api/catalog. SQL: sqlite:////path/catalog.db or postgresql+psycopg2://host/database.",
+            "REST: https://host/api/catalog. Hive: thrift://host:9083. SQL: sqlite:////path/catalog.db or "
+            "postgresql://host/database.",
         ),
         "warehouse": _field("Warehouse", "REST: the warehouse's name. SQL: root location of new tables."),
         "scope": _field("OAuth2 scope", "REST: scope of the token asked for, for example PRINCIPAL_ROLE:ALL."),
         "oauth2_server_uri": _field("OAuth2 server URI", "REST: token endpoint; recommended with a client id."),
+        "access_delegation": _field(
+            "Access delegation",
+            "REST: vended-credentials asks the catalog for credentials of the storage, none does not. Default: it is "
+            "asked unless the properties hold keys of the storage.",
+            enum=["vended-credentials", "none", "", None],
+        ),
+        "ref": _field("Reference", "Nessie: branch or tag; default: main."),
         "properties": _field(
             "Properties",
             'More properties of the catalog and its storage, as JSON: {"s3.endpoint": "http://minio:9000"}.',

@@ -58,12 +58,13 @@ def catalog_name(connection: ConnectionFields) -> str:
 
 
 def check_extra(connection: ConnectionFields, known: Collection[str] = EXTRA_FIELDS) -> None:
-    """Refuse keys that nothing reads: a misspelt field would be ignored in silence otherwise.
+    """Refuse keys that nothing reads: a misspelt field would be ignored in silence otherwise. Empty ones are what the
+    form makes of fields of other kinds.
 
     :raises ConfigurationError: naming the key and the nearest one there is.
     """
-    for key in connection.extra:
-        if key not in known:
+    for key, value in connection.extra.items():
+        if key not in known and value not in (None, ""):
             near = get_close_matches(key, sorted(known), n=1, cutoff=0.5)
             fix = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(sorted(known))}"
             raise wrong(
