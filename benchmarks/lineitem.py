@@ -45,6 +45,8 @@ ROWS_PER_SMALL_FILE = 15_000
 ROWS_PER_GROUP, GROUPS_PER_MEDIUM_FILE = 600_000, 2
 """About 21 MB, and files of about 42 MB."""
 
+MONTHS = 84
+
 _DECIMAL = DecimalType(15, 2)
 _COLUMNS = {
     "l_orderkey": LongType(),
@@ -115,18 +117,21 @@ def _write(layout: str, scale: float, folder: Path) -> None:
     source = _source(scale)
     schema = schema_to_pyarrow(SCHEMA, include_field_ids=True)
 
+    rows = int(ROWS_AT_SCALE_1 * scale)
+    rows_each = min(ROWS_PER_SMALL_FILE, rows // (20 if layout == "flat" else 4 * MONTHS))
+    rows_per_group = min(ROWS_PER_GROUP, rows // 6)
+
     def write(part: tuple[str, pa.Table]) -> None:
         path = folder / part[0]
         path.parent.mkdir(parents=True, exist_ok=True)
-        group = ROWS_PER_GROUP if layout == "medium" else None
+        group = rows_per_group if layout == "medium" else None
         pq.write_table(part[1].cast(schema), path, compression="zstd", row_group_size=group)
 
-    rows_each = min(ROWS_PER_SMALL_FILE, int(ROWS_AT_SCALE_1 * scale / 20))
     with ThreadPoolExecutor(2) as pool:
         if layout == "month":
             parts = _by_month(source, rows_each)
         else:
-            parts = _in_order(source, rows_each if layout == "flat" else ROWS_PER_GROUP * GROUPS_PER_MEDIUM_FILE)
+            parts = _in_order(source, rows_each if layout == "flat" else rows_per_group * GROUPS_PER_MEDIUM_FILE)
         pending = []
         for part in parts:
             pending.append(pool.submit(write, part))

@@ -11,6 +11,7 @@ import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ PROPERTY = "floe.parquet-encodings"
 SAMPLE_ROWS = 65_536
 LEAST_ROWS = 8 * SAMPLE_ROWS
 """With fewer rows to write a trial costs more than it saves."""
+_LEAST_SAMPLE = 10_000
 _DICTIONARY_GAIN = 0.97
 """A dictionary is worth its time when it leaves less than this share of the bytes."""
 _SATURATED = 1.4
@@ -61,18 +63,37 @@ DICTIONARIES = Encodings()
 """A dictionary for every column, as far as it goes: what Parquet writers do unasked."""
 
 
-def delta_allowed(properties: Mapping[str, str], sample: Callable[[], pq.FileMetaData]) -> bool:
-    """Whether the table's readers can be expected to know delta encodings.
+class Trial:
+    """The encodings of a run: tried once, on the first rows that are enough, and kept for all its file groups.
 
-    :param sample: gives the footer of one of the files that are there already.
+    :param rows: how many rows the run is to write.
     :raises ConfigurationError: for an unknown value of the table property.
     """
-    wanted = properties.get(PROPERTY, "compatible")
-    if wanted not in ("compatible", "delta"):
-        raise ConfigurationError(f"table property {PROPERTY}={wanted!r} is not known: use compatible or delta")
-    if wanted == "delta":
-        return True
-    footer = sample()
+
+    def __init__(self, properties: Mapping[str, str], rows: int) -> None:
+        wanted = properties.get(PROPERTY, "compatible")
+        if wanted not in ("compatible", "delta"):
+            raise ConfigurationError(f"table property {PROPERTY}={wanted!r} is not known: use compatible or delta")
+        self._delta = wanted == "delta"
+        self._worth_it = rows >= LEAST_ROWS
+        self._chosen: Encodings | None = None
+        self._lock = Lock()
+
+    def encodings(self, rows: pa.Table, options: Mapping[str, Any], sample: Callable[[], pq.FileMetaData]) -> Encodings:
+        """How these rows are encoded.
+
+        :param options: how the file is written otherwise: codec, level.
+        :param sample: gives the footer of one of the files that are there already.
+        """
+        with self._lock:
+            if self._chosen is None:
+                if not self._worth_it or rows.num_rows < _LEAST_SAMPLE:
+                    return DICTIONARIES
+                self._chosen = choose(rows, options, delta=self._delta or _has_delta(sample()))
+            return self._chosen
+
+
+def _has_delta(footer: pq.FileMetaData) -> bool:
     groups = [footer.row_group(0)] if footer.num_row_groups else []
     return any(
         encoding.startswith("DELTA")
@@ -82,10 +103,9 @@ def delta_allowed(properties: Mapping[str, str], sample: Callable[[], pq.FileMet
     )
 
 
-def choose(rows: pa.Table, group_rows: int, options: Mapping[str, Any], *, delta: bool) -> Encodings:
-    """Try the columns on a sample from the midst of the rows.
+def choose(rows: pa.Table, options: Mapping[str, Any], *, delta: bool) -> Encodings:
+    """Try the columns on a sample from the midst of a row group.
 
-    :param group_rows: rows of the row groups to be written, over which a dictionary page spreads.
     :param options: how the file is written otherwise: codec, level.
     :param delta: delta encodings may be used.
     """
@@ -98,7 +118,7 @@ def choose(rows: pa.Table, group_rows: int, options: Mapping[str, Any], *, delta
     chosen_plain, chosen_delta = set(), {}
     for name in flat:
         dictionary_page, pages = with_dictionary[name]
-        share = sample.num_rows / max(group_rows, sample.num_rows)
+        share = sample.num_rows / rows.num_rows
         if dictionary_page and share < 1 and _saturates(sample.column(name)):
             dictionary_page *= share
         least = sum(plain[name])

@@ -17,6 +17,7 @@ from pyiceberg.table import Table
 from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
 from airflow_provider_floe.engines.local.commit import Committed, FilesConflict, commit_replace, delete_quietly
 from airflow_provider_floe.engines.local.context import Shared
+from airflow_provider_floe.engines.local.encodings import Trial
 from airflow_provider_floe.engines.local.guards import refuse_unsupported
 from airflow_provider_floe.engines.local.moving import check_output_spec
 from airflow_provider_floe.engines.local.ordering import Ordering, ordering_of
@@ -53,6 +54,7 @@ class _Run:
     ordering: Ordering
     index: LiveIndex
     manifests: list[ManifestFile]
+    trial: Trial
     memory_bytes: int
     commits: list[Committed] = field(default_factory=list)
     done: list[Written] = field(default_factory=list)
@@ -113,6 +115,9 @@ def _prepare(
         ordering=ordering_of(table, settings),
         index=index,
         manifests=manifests,
+        trial=Trial(
+            table.metadata.properties, sum(file.record_count for one in selection.groups for file in one.files)
+        ),
         memory_bytes=memory_bytes,
     )
 
@@ -232,6 +237,7 @@ def _write_groups(run_: _Run, groups: Sequence[FileGroup]) -> list[Written]:
             run_.selection,
             group,
             expectation,
+            trial=run_.trial,
             memory_bytes=run_.memory_bytes // workers,
             announce=announce,
             progress=read,

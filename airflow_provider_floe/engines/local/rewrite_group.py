@@ -15,7 +15,7 @@ from pyiceberg.typedef import Record
 
 from airflow_provider_floe.engines.local.commit import delete_quietly
 from airflow_provider_floe.engines.local.copy_plan import CopyPlan, plan_copy
-from airflow_provider_floe.engines.local.encodings import LEAST_ROWS, delta_allowed
+from airflow_provider_floe.engines.local.encodings import Trial
 from airflow_provider_floe.engines.local.lineage import verify_lineage
 from airflow_provider_floe.engines.local.moving import MOST_OPEN, MovingWriter
 from airflow_provider_floe.engines.local.ordering import Ordering, ordered
@@ -57,12 +57,14 @@ def rewrite_group(
     group: FileGroup,
     expected: Expectation,
     *,
+    trial: Trial,
     memory_bytes: int,
     announce: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> Written:
     """Put a group's live rows into new files.
 
+    :param trial: finds the encodings, once for all groups.
     :param memory_bytes: what buffers and DuckDB may take.
     :param announce: called with each file's path before it is written.
     :param progress: called with the number of bytes that were read; may raise to stop.
@@ -77,7 +79,7 @@ def rewrite_group(
             return Written(group, files, copied=True)
     else:
         log.info("decoding %s: %s", text, plan)
-    files = _decoded(table, layout, ordering, selection, group, expected, memory_bytes, announce, progress)
+    files = _decoded(table, layout, ordering, selection, group, expected, trial, memory_bytes, announce, progress)
     deleted = count_deleted(table, group, expected.partition, memory_bytes // 2)
     verify_group(table.io, table.schema(), expected, deleted, files, group.output_spec_id)
     return Written(group, files)
@@ -143,6 +145,7 @@ def _decoded(
     selection: Selection,
     group: FileGroup,
     expected: Expectation,
+    trial: Trial,
     memory_bytes: int,
     announce: Callable[[str], None],
     progress: Callable[[int], None],
@@ -159,7 +162,7 @@ def _decoded(
                 progress(file.file_size_bytes)
 
         with closing(_ahead(group, read(), memory_bytes // 8)) as rows:
-            files = _written(table, layout, ordering, selection, group, expected, memory_bytes, announce, rows)
+            files = _written(table, layout, ordering, selection, group, expected, trial, memory_bytes, announce, rows)
     if layout.lineage:
         verify_lineage(table.io, reader.lineage, files)
     return files
@@ -177,6 +180,7 @@ def _written(
     selection: Selection,
     group: FileGroup,
     expected: Expectation,
+    trial: Trial,
     memory_bytes: int,
     announce: Callable[[str], None],
     rows: Iterator[pa.RecordBatch],
@@ -194,10 +198,9 @@ def _written(
             mark=selection.mark,
             sort_order_id=ordering.sort_order_id,
             announce=announce,
-            delta=delta,
+            encode=lambda rows: trial.encodings(rows, layout.writer_options, lambda: _footer(table, group)),
         )
 
-    delta = expected.rows >= LEAST_ROWS and delta_allowed(table.metadata.properties, lambda: _footer(table, group))
     writer = MovingWriter(table, group.output_spec_id, open_writer) if group.moves else open_writer(expected.partition)
     try:
         for batch in ordered(table, layout, ordering, group, expected.partition, rows, memory_bytes // 2):

@@ -11,7 +11,6 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
-from airflow_provider_floe.engines.local import encodings
 from airflow_provider_floe.engines.local.encodings import Encodings
 from airflow_provider_floe.engines.local.parquet_properties import row_group_bytes
 from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout, data_file, schema_for_spec
@@ -28,6 +27,7 @@ class RollingWriter:
 
     After each row group it knows the bytes that a row takes, and so how many files are still to come.
 
+    :param encode: tells the encodings of a file by its first rows.
     :ivar files: what was written, closed files only.
     """
 
@@ -45,7 +45,7 @@ class RollingWriter:
         mark: str,
         sort_order_id: int | None,
         announce: Callable[[str], None],
-        delta: bool = False,
+        encode: Callable[[pa.Table], Encodings],
     ) -> None:
         self.files: list[DataFile] = []
         self._table = table
@@ -58,8 +58,7 @@ class RollingWriter:
         self._mark = mark
         self._sort_order_id = sort_order_id
         self._announce = announce
-        self._delta = delta
-        self._encodings: Encodings | None = None if expected_rows >= encodings.LEAST_ROWS else encodings.DICTIONARIES
+        self._encode = encode
         self._directory = partition_directory(table, spec_id, partition)
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
@@ -96,10 +95,8 @@ class RollingWriter:
     def _flush(self) -> None:
         rows = pa.Table.from_batches(self._pending, schema=self._layout.arrow)
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
-        if self._encodings is None:
-            self._encodings = encodings.choose(rows, rows.num_rows, self._layout.writer_options, delta=self._delta)
         if self._parquet is None:
-            self._open_file(self._encodings)
+            self._open_file(self._encode(rows))
         self._parquet.write_table(rows, row_group_size=rows.num_rows)
         self._file_rows += rows.num_rows
         self._rows_left = max(0, self._rows_left - rows.num_rows)
@@ -111,12 +108,12 @@ class RollingWriter:
         if files > 1 and size + rows.num_rows * bytes_per_row / 2 >= to_come / files:
             self._close_file()
 
-    def _open_file(self, chosen: Encodings) -> None:
+    def _open_file(self, encodings: Encodings) -> None:
         name = f"{self._mark}-{uuid.uuid4()}.parquet"
         self._path = self._table.location_provider().new_data_location(self._directory + name)
         self._announce(self._path)
         self._stream = self._table.io.new_output(self._path).create()
-        self._parquet = self._layout.open(self._stream, chosen)
+        self._parquet = self._layout.open(self._stream, encodings)
         self._file_rows = 0
 
     def _close_file(self) -> None:
