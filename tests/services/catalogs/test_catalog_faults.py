@@ -176,6 +176,34 @@ def test_a_token_that_ran_out_is_replaced(lake: Lake, through: Lake, http: HttpP
 
 
 @pytest.mark.parametrize("under_test", [SEAWEEDFS], ids=names, indirect=True)
+def test_a_token_that_runs_out_at_the_commit_is_replaced_and_the_commit_repeated(
+    lake: Lake, through: Lake, http: HttpProxy
+) -> None:
+    table = lake.small_files(files=3)
+    ran_out = b'{"error": {"message": "expired", "type": "NotAuthorizedException", "code": 401}}'
+    http.answers = [Answer(401, method="POST", path="/tables/", body=ran_out)]
+    result = maintain(through.environment(), table, Operation.REWRITE_DATA_FILES)
+    assert not result.verdict.failed, result.verdict.failures
+    assert len(data_files(table)) == 1
+
+
+@pytest.mark.parametrize("under_test", [SEAWEEDFS], ids=names, indirect=True)
+def test_a_token_endpoint_that_is_busy_or_refuses(place: Place, http: HttpProxy) -> None:
+    def open_with(*answers: Answer) -> str:
+        http.answers = list(answers)
+        endpoint = f"{http.uri}/v1/oauth/tokens"
+        connection = changed(place.connection, extra={"oauth2_server_uri": endpoint, "scope": "everything"})
+        return connect(connection_fields(connection)).describe()
+
+    assert "namespace" in open_with(Answer(503, path="/oauth/tokens", headers={"Retry-After": "0"}, times=2))
+    no_scope = b'{"error": "invalid_scope", "error_description": "unknown"}'
+    with pytest.raises(CatalogUnavailable, match=r"correct field 'scope': .* does not grant 'everything'"):
+        open_with(Answer(400, path="/oauth/tokens", body=no_scope))
+    with pytest.raises(CatalogUnavailable, match="set field 'oauth2_server_uri' to the token endpoint"):
+        open_with(Answer(404, path="/oauth/tokens", body=b"<html>no such page</html>"))
+
+
+@pytest.mark.parametrize("under_test", [SEAWEEDFS], ids=names, indirect=True)
 def test_a_commit_that_is_denied_changes_nothing(lake: Lake, through: Lake, http: HttpProxy) -> None:
     table = lake.small_files(files=3)
     before = {file.file_path for file in data_files(table)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +16,10 @@ from harness.services.running import use
 from harness.services.s3 import file_io_properties
 from harness.tables import data_files, rows_digest
 
+from airflow_provider_floe.catalogs.base import ConnectionFields
+from airflow_provider_floe.catalogs.client import connect
 from airflow_provider_floe.errors import ConfigurationError
+from airflow_provider_floe.stores.protocols import OperationStatus
 from airflow_provider_floe.tables import Operation
 
 
@@ -71,22 +74,55 @@ def test_what_cannot_be_asked_for_is_named(nessie: Facts) -> None:
             lake(nessie, access_delegation=value)
 
 
-def test_a_branch_is_maintained_and_others_stay_as_they_are(services: dict[str, Facts], nessie: Facts) -> None:
-    keys = file_io_properties(services["s3"])
-    main = lake(nessie, properties=keys)
+@pytest.fixture
+def reference(services: dict[str, Facts], nessie: Facts) -> Callable[[str, str], Lake]:
+    """Makes a branch or tag at the head of main, and opens it."""
+
+    def make(kind: str, namespace: str) -> Lake:
+        name, api = f"{kind.lower()}/{namespace}", nessie["native_uri"]
+        head = requests.get(f"{api}/trees/main", timeout=60).json()["reference"]
+        requests.post(f"{api}/trees?name={name}&type={kind}", json=head, timeout=60).raise_for_status()
+        keys = file_io_properties(services["s3"])
+        extra = {"catalog_kind": "nessie", "uri": api, "ref": name, "properties": keys}
+        return Lake.of(Place({"conn_type": "floe", "extra": extra}), namespace)
+
+    return make
+
+
+def test_a_branch_is_maintained_and_others_stay_as_they_are(
+    services: dict[str, Facts], nessie: Facts, reference: Callable[[str, str], Lake]
+) -> None:
+    main = lake(nessie, properties=file_io_properties(services["s3"]))
     table = main.small_files(files=3)
     digest = rows_digest(table)
-    branch = f"feature/{main.namespace}"
-    api = nessie["native_uri"]
-    at = requests.get(f"{api}/trees/main", timeout=60).json()["reference"]
-    made = requests.post(f"{api}/trees?name={branch}&type=BRANCH", json=at, timeout=60)
-    made.raise_for_status()
-    extra = {"catalog_kind": "nessie", "uri": nessie["native_uri"], "ref": branch, "properties": keys}
-    on_branch = Lake.of(Place({"conn_type": "floe", "extra": extra}), main.namespace)
-    there = on_branch.catalog.load_table((main.namespace, "events"))
-    result = maintain(on_branch.environment(), there, Operation.REWRITE_DATA_FILES)
+    branch = reference("BRANCH", main.namespace)
+    there = branch.catalog.load_table((main.namespace, "events"))
+    result = maintain(branch.environment(), there, Operation.REWRITE_DATA_FILES)
     assert not result.verdict.failed, result.verdict.failures
     assert len(data_files(there)) == 1
     assert rows_digest(there) == digest
     assert len(data_files(table.refresh())) == 3
     assert rows_digest(table) == digest
+
+
+def test_a_tag_is_left_as_it_is(
+    services: dict[str, Facts], nessie: Facts, reference: Callable[[str, str], Lake]
+) -> None:
+    main = lake(nessie, properties=file_io_properties(services["s3"]))
+    main.small_files(files=3)
+    tag = reference("TAG", main.namespace)
+    there = tag.catalog.load_table((main.namespace, "events"))
+    result = maintain(tag.environment(), there, Operation.REWRITE_DATA_FILES)
+    (record,) = result.records
+    assert record.status is OperationStatus.FAILED, record
+    assert "the catalog refused the commit" in str(record.error)
+    assert len(data_files(there)) == 3
+
+
+@pytest.mark.parametrize("conn_type", ["floe", "iceberg"])
+def test_nessie_is_known_for_what_it_is_whatever_the_connection_says(nessie: Facts, conn_type: str) -> None:
+    connection = ConnectionFields("lake", conn_type=conn_type, host=nessie["uri"])
+    client = connect(connection)
+    for operation in (Operation.EXPIRE_SNAPSHOTS, Operation.REMOVE_ORPHAN_FILES):
+        assert "nessie-gc" in str(client.cannot(operation))
+    assert client.cannot(Operation.REWRITE_DATA_FILES) is None
