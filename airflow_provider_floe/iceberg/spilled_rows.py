@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
-
-_BATCH_BITS = 24
-"""A row's number is that of its batch, shifted by so many bits, and its place in it."""
 
 
 class SpilledRows:
@@ -25,15 +23,14 @@ class SpilledRows:
         self._writer = pa.ipc.new_file(str(path), schema, options=options)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="floe-spill")
         self._writing: Future[None] | None = None
-        self._batches = 0
+        self._ends: list[int] = []
         self._closed = False
 
-    def add(self, batch: pa.RecordBatch) -> int:
-        """Set rows aside; returns the number of the first."""
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Set rows aside. They are numbered from 0 in the order in which they come."""
         self._wait()
         self._writing = self._pool.submit(self._writer.write_batch, batch)
-        self._batches += 1
-        return (self._batches - 1) << _BATCH_BITS
+        self._ends.append((self._ends[-1] if self._ends else 0) + len(batch))
 
     def close(self) -> None:
         """Take no more rows."""
@@ -50,9 +47,9 @@ class SpilledRows:
         self.close()
         with pa.memory_map(str(self._path)) as source:
             reader = pa.ipc.open_file(source)
-            for batch, inside in groupby(numbers, key=lambda number: number >> _BATCH_BITS):
-                places = pa.array([number & ((1 << _BATCH_BITS) - 1) for number in inside], pa.int32())
-                yield reader.get_batch(batch).take(places)
+            for batch, inside in groupby(numbers, key=lambda number: bisect_right(self._ends, number)):
+                first = self._ends[batch - 1] if batch else 0
+                yield reader.get_batch(batch).take(pa.array([number - first for number in inside], pa.int64()))
 
     def _wait(self) -> None:
         if self._writing is not None:
