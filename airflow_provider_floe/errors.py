@@ -69,6 +69,12 @@ class CatalogUnavailable(FloeError):
     retryable = True
 
 
+class StorageUnavailable(FloeError):
+    """Files could not be read, written or deleted: the file system or object store failed."""
+
+    retryable = True
+
+
 class StoreUnavailable(FloeError):
     """The Floe store did not answer."""
 

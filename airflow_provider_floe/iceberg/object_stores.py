@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -16,11 +17,13 @@ from pyiceberg.io import (
     AWS_SESSION_TOKEN,
     S3_ACCESS_KEY_ID,
     S3_ANONYMOUS,
+    S3_CONNECT_TIMEOUT,
     S3_ENDPOINT,
     S3_FORCE_VIRTUAL_ADDRESSING,
     S3_PROFILE_NAME,
     S3_PROXY_URI,
     S3_REGION,
+    S3_REQUEST_TIMEOUT,
     S3_ROLE_ARN,
     S3_SECRET_ACCESS_KEY,
     S3_SESSION_TOKEN,
@@ -30,6 +33,9 @@ from pyiceberg.io import (
 from pyiceberg.typedef import Properties
 
 from airflow_provider_floe.iceberg.paths import split
+
+RETRY = timedelta(minutes=3)
+"""For so long requests are repeated that a busy or broken store did not answer."""
 
 _UNMAPPED = (S3_ROLE_ARN, AWS_ROLE_ARN, S3_PROFILE_NAME, AWS_PROFILE_NAME, S3_SIGNER)
 """Ways to authenticate that only the FileIO itself knows."""
@@ -54,9 +60,10 @@ def s3_store(io: FileIO, path: str) -> tuple[S3Store, str] | None:
 def _open(bucket: str, settings: tuple[tuple[str, Any], ...]) -> S3Store:
     options: dict[str, Any] = dict(settings)
     client: dict[str, Any] = {"allow_http": str(options.get("endpoint", "")).startswith("http://")}
-    if proxy := options.pop("proxy", None):
-        client["proxy_url"] = proxy
-    return S3Store(bucket, client_options=client, **options)  # type: ignore[arg-type]
+    for name in ("proxy_url", "timeout", "connect_timeout"):
+        if name in options:
+            client[name] = options.pop(name)
+    return S3Store(bucket, client_options=client, retry_config={"retry_timeout": RETRY}, **options)  # type: ignore[arg-type]
 
 
 def _settings(properties: Properties) -> dict[str, Any] | None:
@@ -78,7 +85,9 @@ def _settings(properties: Properties) -> dict[str, Any] | None:
         "endpoint": endpoint if not endpoint or "://" in endpoint else f"https://{endpoint}",
         "skip_signature": anonymous or None,
         "virtual_hosted_style_request": _virtual_hosted(properties) or None,
-        "proxy": properties.get(S3_PROXY_URI),
+        "proxy_url": properties.get(S3_PROXY_URI),
+        "timeout": _seconds(properties.get(S3_REQUEST_TIMEOUT)),
+        "connect_timeout": _seconds(properties.get(S3_CONNECT_TIMEOUT)),
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -87,6 +96,10 @@ def _virtual_hosted(properties: Properties) -> bool:
     if _true(properties.get("s3.path-style-access")):
         return False
     return _true(properties.get(S3_FORCE_VIRTUAL_ADDRESSING))
+
+
+def _seconds(value: Any) -> timedelta | None:
+    return None if value in (None, "") else timedelta(seconds=float(value))
 
 
 def _true(value: Any) -> bool:

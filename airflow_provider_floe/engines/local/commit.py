@@ -293,7 +293,8 @@ def _acknowledge(context: OperationContext, attempt: Attempt) -> Committed:
         table = context.load_table()
     except Exception as error:
         raise CommitOutcomeUnknown(
-            f"snapshot {attempt.snapshot_id} was committed, but that could not be recorded: {error}"
+            f"{'.'.join(attempt.table.name())}: snapshot {attempt.snapshot_id} was committed, but that could not be "
+            f"recorded: {error}"
         ) from error
     return Committed(table, attempt.snapshot_id, attempt.head.snapshot_id)
 

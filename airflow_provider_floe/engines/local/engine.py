@@ -8,6 +8,7 @@ from collections.abc import Callable
 import duckdb
 import pyarrow
 import pyiceberg
+from obstore.exceptions import BaseError
 
 from airflow_provider_floe import __version__
 from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
@@ -15,6 +16,7 @@ from airflow_provider_floe.engines.capabilities import Capabilities
 from airflow_provider_floe.engines.local import expire, orphans, rewrite_data, rewrite_deletes, rewrite_manifests
 from airflow_provider_floe.engines.local.capabilities import local_capabilities
 from airflow_provider_floe.engines.local.pyiceberg_self_test import self_test
+from airflow_provider_floe.errors import StorageUnavailable
 from airflow_provider_floe.tables import Operation
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,12 @@ class LocalEngine:
     def execute(self, request: OperationRequest, context: OperationContext) -> OperationResult:
         """Run one operation to its end; see :class:`~airflow_provider_floe.engines.base.Engine`."""
         self.probe()
-        result = _OPERATIONS[request.operation](request, context, self._memory_limit_bytes)
+        try:
+            result = _OPERATIONS[request.operation](request, context, self._memory_limit_bytes)
+        except (OSError, BaseError) as error:
+            raise StorageUnavailable(
+                f"{request.operation} on {request.table} stopped, storage failed: {str(error).splitlines()[0]} "
+                "What was committed or deleted before stands in the operation's record; run again when storage answers"
+            ) from error
         log.info("%s on %s: %s", request.operation, request.table, result.message)
         return result

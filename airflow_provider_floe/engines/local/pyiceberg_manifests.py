@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, cast
 
@@ -94,7 +95,21 @@ class _Blocks:
         return self._writer.output_file  # type: ignore[no-any-return]
 
 
-class _WriterV1(ManifestWriterV1):
+class _Failing(ManifestWriter):
+    """Lets the error through that ended the writing: pyiceberg would complain of an empty manifest instead."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            super().__exit__(kind, error, trace)
+            return
+        self.closed = True
+        with suppress(Exception):
+            self._writer.__exit__(kind, error, trace)
+
+
+class _WriterV1(_Failing, ManifestWriterV1):
     def new_writer(self) -> Any:
         return _Blocks(super().new_writer())
 
@@ -104,7 +119,7 @@ class _WriterV1(ManifestWriterV1):
         return manifest
 
 
-class _WriterV2(ManifestWriterV2):
+class _WriterV2(_Failing, ManifestWriterV2):
     def __init__(self, content: ManifestContent, *args: Any) -> None:
         super().__init__(*args)
         self._content = content
