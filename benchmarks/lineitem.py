@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -84,17 +84,20 @@ def files(layout: str, scale: float) -> list[Path]:
     return sorted(folder.rglob("*.parquet"))
 
 
-def table(layout: str, scale: float, warehouse: Path) -> Table:
+def table(layout: str, scale: float, warehouse: Path, chosen: Sequence[Path] | None = None) -> Table:
     """An Iceberg table of its own, in a new catalog under ``warehouse``, whose data are the files of a layout.
 
     The files stay where they are; what a rewrite writes lands in the warehouse.
+
+    :param chosen: these of the files; default: all.
     """
     warehouse.mkdir(parents=True)
     catalog = SqlCatalog("bench", uri=f"sqlite:///{warehouse}/catalog.db", warehouse=f"file://{warehouse}")
     catalog.create_namespace("bench")
     spec = BY_MONTH if layout == "month" else UNPARTITIONED_PARTITION_SPEC
     made = catalog.create_table(f"bench.{layout}", schema=SCHEMA, partition_spec=spec)
-    made.add_files([f"file://{path}" for path in files(layout, scale)], check_duplicate_files=False)
+    paths = files(layout, scale) if chosen is None else chosen
+    made.add_files([f"file://{path}" for path in paths], check_duplicate_files=False)
     return catalog.load_table(f"bench.{layout}")
 
 

@@ -50,19 +50,23 @@ def measure(name: str, folder: Path, command: Sequence[Any]) -> Measured | None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def report(folder: Path, work: Callable[[], str | None]) -> None:
-    """Do the work in this process and print what it took."""
+def report(folder: Path, work: Callable[[], str | None], afterwards: Callable[[], str] | None = None) -> None:
+    """Do the work in this process and print what it took.
+
+    :param afterwards: has something to say of what was written; not measured.
+    """
     before, started = _cpu(), time.perf_counter()
     note = work()
     wall, cpu = time.perf_counter() - started, _cpu() - before
+    peak = _peak()
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".parquet", ".bytes")]
     found = {
         "wall": wall,
         "cpu": cpu,
-        "rss": _peak(),
+        "rss": peak,
         "size": sum(path.stat().st_size for path in files),
         "files": len(files),
-        "note": note or "",
+        "note": afterwards() if afterwards else note or "",
     }
     print(json.dumps(found), file=sys.stdout)
 
