@@ -78,7 +78,8 @@ def give_up(env: Environment, operation_id: str, lease_token: str) -> str:
     :raises FloeError: when the engine does not answer; the next run on the table tries again.
     """
     record = env.store.operation(operation_id)
-    if record.status is not OperationStatus.COMMITTING:
+    engine: object = env.engines.get(record.engine or "")
+    if record.status is not OperationStatus.COMMITTING or not isinstance(engine, ResumableEngine):
         return f"operation {operation_id} is {record.status}"
     table = record.table.ref()
     ttl = timedelta(seconds=env.settings.lease_seconds)
@@ -87,8 +88,7 @@ def give_up(env: Environment, operation_id: str, lease_token: str) -> str:
     if record.lease_token == lease_token:  # so that no other try takes it over, only to see it cancelled
         lease = env.store.take_over(table, lease_token, holder, ttl) or env.store.acquire(table, holder, ttl)
     try:
-        engine: object = env.engines.get(record.engine or "")
-        if isinstance(engine, ResumableEngine) and record.remote_job is not None:
+        if record.remote_job is not None:
             stopped = engine.cancel(record.remote_job)
             log.info("job %s: %s", record.remote_job, "cancelled" if stopped else "told to stop")
         if lease is not None:

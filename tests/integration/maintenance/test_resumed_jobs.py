@@ -27,6 +27,7 @@ from airflow_provider_floe.maintenance.execute import execute
 from airflow_provider_floe.maintenance.request import RunRequest, RunResult, Waiting
 from airflow_provider_floe.maintenance.run import run
 from airflow_provider_floe.maintenance.settings import Settings
+from airflow_provider_floe.maintenance.verdict import verdict
 from airflow_provider_floe.maintenance.watch import give_up, look
 from airflow_provider_floe.planning.model import RunMode
 from airflow_provider_floe.policies.model import Policy
@@ -253,6 +254,14 @@ def test_a_job_past_its_deadline_is_cancelled(env: Environment, server: Server) 
 def test_giving_up_cancels_the_job_and_frees_the_table(env: Environment, server: Server) -> None:
     waiting = deferred(env)
     give_up(env, waiting.operation_id, waiting.lease_token)
+    assert server.states[waiting.job_id] is JobState.FAILED
+    assert env.store.acquire(EVENTS, "the next run", timedelta(seconds=1))
+
+
+def test_the_verdict_cancels_what_nobody_waits_for(env: Environment, server: Server) -> None:
+    waiting = deferred(env)
+    found = verdict(env, waiting.plan_id, None)
+    assert found.failed
     assert server.states[waiting.job_id] is JobState.FAILED
     assert env.store.acquire(EVENTS, "the next run", timedelta(seconds=1))
 
