@@ -179,13 +179,16 @@ def _writer(table: Table, content: ManifestContent, spec_id: int, snapshot_id: i
 
 
 class Live(NamedTuple):
-    """A live file, as the manifests' own fields say."""
+    """A live file, as the manifests' own fields say.
+
+    :ivar added_in: sequence number of the commit that added the file.
+    """
 
     content: int
     path: str
     file_format: str
     records: int
-    sequence_number: int
+    added_in: int
     first_row_id: int | None
     referenced: str | None
     offset: int | None
@@ -237,7 +240,7 @@ def rows(table: Table) -> list[Row]:
             row_id = ids[position]
             if row_id is None and file.first_row_id is not None:
                 row_id = file.first_row_id + position
-            changed = file.sequence_number if updated[position] is None else updated[position]
+            changed = file.added_in if updated[position] is None else updated[position]
             found.append(Row(values, row_id, changed))
     return sorted(found, key=lambda row: (row.row_id is None, row.row_id, repr(row)))
 
@@ -266,10 +269,10 @@ def _live_in(table: Table, manifest: dict[str, Any]) -> Iterator[Live]:
             continue
         file = entry["data_file"]
         content = file.get("content", 0)  # a manifest from before an upgrade may lack this and others
-        sequence_number = entry.get("sequence_number")
-        if sequence_number is None:
+        added_in = entry.get("file_sequence_number")
+        if added_in is None:
             assert entry["status"] == 1 or not manifest["sequence_number"]
-            sequence_number = manifest["sequence_number"] or 0
+            added_in = manifest["sequence_number"] or 0
         row_id = None
         if content == 0 and next_id is not None:
             row_id = file.get("first_row_id")
@@ -280,7 +283,7 @@ def _live_in(table: Table, manifest: dict[str, Any]) -> Iterator[Live]:
             file["file_path"],
             file["file_format"].lower(),
             file["record_count"],
-            sequence_number,
+            added_in,
             row_id,
             file.get("referenced_data_file"),
             file.get("content_offset"),

@@ -1,7 +1,7 @@
 """Row lineage of format version 3: every row keeps its id, and the commit that last changed it, wherever it goes.
 
 A file of new rows leaves both out: a row's id is the file's first row id plus the row's position, and the commit that
-changed it last is the one that the file's data sequence number names. Rows that move carry both along in columns.
+changed it last is the one that added the file. Rows that move carry both along in columns.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def with_lineage(
         start = file.first_row_id + offset
         inherited = pa.array(np.arange(start, start + batch.num_rows, dtype=np.int64))
         columns[place] = pc.coalesce(columns[place], inherited)
-    columns[place + 1] = pc.coalesce(columns[place + 1], pa.scalar(file.sequence_number, pa.int64()))
+    # a file that was rewritten before the upgrade has a data sequence number from before: readers take the file's own
+    added_in = file.sequence_number if file.file_sequence_number is None else file.file_sequence_number
+    columns[place + 1] = pc.coalesce(columns[place + 1], pa.scalar(added_in, pa.int64()))
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 

@@ -19,6 +19,7 @@ from harness.oracle import oracle_digest
 from harness.rest_server import rest_server
 from harness.tables import (
     FakeContext,
+    append_files,
     context_for,
     create_table,
     data_files,
@@ -141,19 +142,23 @@ def test_lineage_that_is_told_in_a_file_is_mixed_with_what_is_inherited(tmp_path
 
 def test_a_table_that_was_upgraded_gets_ids_with_its_first_commit(tmp_path: Path) -> None:
     table = small_files(lake(tmp_path), 3)
-    position_delete(table, {data_files(table)[0].file_path: [0]})
+    rewrite(table, filter="id < 20")
+    append_files(table, 1, start=30)
+    victim = min(data_files(table), key=lambda file: file.lower_bounds[1]).file_path
+    position_delete(table, {victim: [0]})
     upgrade(table)
     assert {file.first_row_id for file in version_3.live(table)} == {None}
     told = oracle_digest(table.metadata_location)
-    assert rewrite(table, filter="id < 20").files_rewritten == 2
+    assert rewrite(table, filter="id < 30").files_rewritten == 2
     assert None not in {file.first_row_id for file in version_3.live(table) if file.content == 0}
     assert oracle_digest(table.metadata_location) == told
     rewrite(table)
     after = version_3.rows(table)
-    assert len(after) == 29
-    assert len({row.row_id for row in after}) == 29
+    assert len(after) == 39
+    assert len({row.row_id for row in after}) == 39
     assert None not in {row.row_id for row in after}
-    assert {row.last_updated for row in after} == {1, 2, 3}
+    changed = {row.values[0] // 10: row.last_updated for row in after}
+    assert changed == {0: 4, 1: 4, 2: 3, 3: 5}, "what a compaction before the upgrade wrote counts as changed by it"
     assert oracle_digest(table.metadata_location) == told
     assert not work(table).found
 
