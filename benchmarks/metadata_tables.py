@@ -91,6 +91,23 @@ def write_manifest(table: Table, number: int, entries: int, snapshot_id: int, *,
     )
 
 
+def numbered(manifests: Iterable[ManifestFile], sequence_number: int) -> list[ManifestFile]:
+    """Manifests of a snapshot: those that are new bear its sequence number, as its manifest list will say."""
+    found = []
+    for manifest in manifests:
+        if manifest.sequence_number == -1:
+            manifest = ManifestFile(*(manifest[place] for place in range(len(manifest))))
+            manifest.sequence_number = manifest.min_sequence_number = sequence_number
+        found.append(manifest)
+    return found
+
+
+def register(table: Table, name: str) -> Table:
+    """The same table under another name."""
+    identifier = f"db.{name}"
+    return table.catalog.register_table(identifier, table.metadata_location)
+
+
 def commit(table: Table, snapshots: Iterable[tuple[int, list[ManifestFile]]], timestamps_ms: Iterator[int]) -> None:
     """Add snapshots of these ids with these manifests, one after the other, and let branch main end at the last."""
     parent, number = None, table.last_sequence_number
