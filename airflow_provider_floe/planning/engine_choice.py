@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from airflow_provider_floe.engines.capabilities import Capabilities, Verdict, judge
@@ -12,7 +12,10 @@ from airflow_provider_floe.tables import Operation
 from airflow_provider_floe.text import bytes_text
 
 LOCAL_LIMIT_BYTES = 50 * 1024**3
-"""Above this many input bytes, ``auto`` prefers a cluster to the worker's own process."""
+"""Above this many bytes of data to rewrite, ``auto`` prefers a cluster to the worker's own process.
+
+The other operations read metadata and list or delete files: what they cost does not grow with the bytes of the table.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def _named(
     verdict = verdicts.get(wanted)
     if verdict is not None and verdict.allowed:
         return EngineChoice(wanted, f"named by policy {policy.name}", ignored=verdict.ignored)
-    able = [name for name in _preference(0, verdicts) if verdicts[name].allowed]
+    able = [name for name in _preference(verdicts, large=False) if verdicts[name].allowed]
     instead = f"{', '.join(able)} could run it" if able else "no other engine that is there could run it"
     if verdict is None:
         why = unavailable.get(wanted, "it is not configured")
@@ -85,7 +88,8 @@ def _named(
 def _auto(
     operation: Operation, bytes_in: int, verdicts: Mapping[str, Verdict], unavailable: Mapping[str, str]
 ) -> EngineChoice:
-    order = _preference(bytes_in, verdicts)
+    large = operation is Operation.REWRITE_DATA_FILES and bytes_in > LOCAL_LIMIT_BYTES
+    order = _preference(verdicts, large=large)
     able = [name for name in order if verdicts[name].allowed]
     missing = [f"engine {name} is not available: {unavailable[name]}" for name in sorted(unavailable)]
     refused = [f"engine {name}: {refusal}" for name in order for refusal in verdicts[name].refusals]
@@ -94,27 +98,40 @@ def _auto(
         return EngineChoice(None, f"no engine can run {operation} on this table", none, waits=bool(missing))
     # An engine that honours every setting goes before one that would ignore some.
     chosen = min(able, key=lambda name: (bool(verdicts[name].ignored), order.index(name)))
-    size = f"{bytes_text(bytes_in)} to read"
-    limit = bytes_text(LOCAL_LIMIT_BYTES)
-    if chosen == EngineName.LOCAL and bytes_in > LOCAL_LIMIT_BYTES:
+    size, limit = f"{bytes_text(bytes_in)} to read", bytes_text(LOCAL_LIMIT_BYTES)
+    if chosen != EngineName.LOCAL:
+        reason = f"auto: the cheapest engine that can run it, {size}"
+    elif large:
         reason = f"auto: no other engine can run it, although {size} is above {limit}"
-    elif chosen == EngineName.LOCAL:
+    elif operation is Operation.REWRITE_DATA_FILES:
         reason = f"auto: {size}; up to {limit} the local engine is the cheapest"
     else:
-        reason = f"auto: the cheapest engine that can run it, {size}"
-        passed_over = order[: order.index(chosen)]
-        against = [f"{name}: {'; '.join(verdicts[name].refusals or verdicts[name].ignored)}" for name in passed_over]
-        if bytes_in > LOCAL_LIMIT_BYTES and EngineName.LOCAL in verdicts:
-            against.append(f"local: only up to {limit}")
-        if against:
-            reason = f"{reason}; not {', not '.join(against)}"
+        reason = "auto: it rewrites no data, so the local engine is the cheapest"
+    against = [
+        f"{name}: {_why_not(name, verdicts, unavailable)}"
+        for name in _before(chosen, _preference({*verdicts, *unavailable}, large=large))
+    ]
+    if large and chosen != EngineName.LOCAL and EngineName.LOCAL in verdicts:
+        against.append(f"local: only up to {limit}")
+    if against:
+        reason = f"{reason}; not {', not '.join(against)}"
     return EngineChoice(chosen, reason, ignored=verdicts[chosen].ignored)
 
 
-def _preference(bytes_in: int, verdicts: Mapping[str, Verdict]) -> list[str]:
+def _before(chosen: str, order: list[str]) -> list[str]:
+    return order[: order.index(chosen)]
+
+
+def _why_not(name: str, verdicts: Mapping[str, Verdict], unavailable: Mapping[str, str]) -> str:
+    if name in verdicts:
+        return "; ".join(verdicts[name].refusals or verdicts[name].ignored)
+    return f"not available: {unavailable[name]}"
+
+
+def _preference(engines: Collection[str], *, large: bool) -> list[str]:
     """Engines from the cheapest on; engines of third parties come last, by name."""
     order = [EngineName.LOCAL, EngineName.SPARK, EngineName.TRINO]
-    if bytes_in > LOCAL_LIMIT_BYTES:
+    if large:
         order = [EngineName.SPARK, EngineName.TRINO, EngineName.LOCAL]
-    built_in = [str(name) for name in order if name in verdicts]
-    return built_in + sorted(set(verdicts) - set(built_in))
+    built_in = [str(name) for name in order if name in engines]
+    return built_in + sorted(set(engines) - set(built_in))

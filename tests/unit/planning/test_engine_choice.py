@@ -17,14 +17,19 @@ NO_ZORDER = OperationCapability(refused={"strategy": "it has no z-order"})
 
 
 def choose(
-    *engines: Any, governor: Policy | None = None, size: int = 10, features: tuple[str, ...] = (), **unavailable: str
+    *engines: Any,
+    governor: Policy | None = None,
+    size: int = 10,
+    features: tuple[str, ...] = (),
+    operation: Operation = REWRITE,
+    **unavailable: str,
 ) -> EngineChoice:
     governor = governor or policy()
-    settings = governor.settings(REWRITE)
+    settings = governor.settings(operation)
     assert settings is not None
     facts = report().facts.model_copy(update={"features": features})
     return choose_engine(
-        REWRITE, governor, settings, facts, size, {found.engine: found for found in engines}, unavailable
+        operation, governor, settings, facts, size, {found.engine: found for found in engines}, unavailable
     )
 
 
@@ -105,3 +110,33 @@ def test_a_named_engine_that_refuses_says_which_other_could() -> None:
     found = choose(engine(rewrite_data_files=NO_ZORDER), engine("spark"), governor=governor)
     assert found.engine is None
     assert found.refusals == ("engine local: setting strategy='ZORDER': it has no z-order", "spark could run it")
+
+
+@pytest.mark.parametrize("operation", [Operation.REWRITE_MANIFESTS, Operation.EXPIRE_SNAPSHOTS])
+def test_auto_keeps_what_rewrites_no_data_in_the_worker_however_large_the_table(operation: Operation) -> None:
+    found = choose(engine("spark"), engine("local"), operation=operation, size=100 * LOCAL_LIMIT_BYTES)
+    assert (found.engine, found.reason) == (
+        "local",
+        "auto: it rewrites no data, so the local engine is the cheapest",
+    )
+
+
+def test_auto_says_which_cheaper_engine_could_not_be_reached() -> None:
+    large = LOCAL_LIMIT_BYTES + 1
+    found = choose(engine("trino"), engine("local"), size=large, spark="it does not answer: check its host")
+    assert found.engine == "trino"
+    assert "; not spark: not available: it does not answer: check its host, not local: only up to" in found.reason
+    alone = choose(engine("local"), size=large, spark="it does not answer")
+    assert alone.engine == "local"
+    assert alone.reason.startswith(
+        "auto: no other engine can run it, although 50 GiB to read is above 50 GiB; not spark"
+    )
+    small = choose(engine("local"), size=1, spark="it does not answer")
+    assert small.reason == "auto: 1 B to read; up to 50 GiB the local engine is the cheapest"
+
+
+def test_auto_chooses_for_each_operation_by_itself() -> None:
+    """What one engine refuses of one operation says nothing about the others."""
+    local = engine(rewrite_data_files=OperationCapability(supported=False, reason="not here"))
+    assert choose(local, engine("spark")).engine == "spark"
+    assert choose(local, engine("spark"), operation=Operation.EXPIRE_SNAPSHOTS).engine == "local"
