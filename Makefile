@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 PYTEST := $(BIN)/python -m pytest
 
-# They start Java servers, which a machine with Python alone cannot.
-ELSEWHERE := tests/services/trino tests/services/spark
+# Two processes that keep to one server at a time each, as far as that goes.
+SERVICES := tests/services -n 2 --dist loadgroup
 
-.PHONY: help env test test-engines fuzz services demo ui lint format bench constraints clean
+.PHONY: help env test test-services-all fuzz services demo ui lint format bench constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -36,25 +36,24 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 # Airflow reads AIRFLOW_HOME at its first import, hence a process of its own for each kind of test.
-test: env ## Check style and types, then run every test
+test: env ## Check style and types, then run every test (needs Java 17 and 25, and mvn, for the real servers)
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && failed=0; \
 	$(MAKE) --no-print-directory lint || failed=1; \
-	for suite in "tests/unit tests/integration tests/services -n 2 $(ELSEWHERE:%=--ignore=%)" \
-			"tests/airflow" "tests/standalone"; do \
+	for suite in "tests/unit tests/integration -n 2" "tests/airflow" "tests/standalone" "$(SERVICES)"; do \
 		echo "=== $$suite"; \
 		$(PYTEST) -q $$suite || failed=1; \
 	done; \
 	exit $$failed
 
-test-engines: env ## Run the tests of engines elsewhere, Spark and Trino, on real servers (needs Java 17 and 25, and mvn)
+test-services-all: env ## Run the tests on real servers, each case on every version of Spark and Trino
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \
-		$(PYTEST) -q $(ELSEWHERE)
+		$(PYTEST) -q $(SERVICES) --all-versions
 
 fuzz: env ## Look for new counterexamples of the properties (test uses the same examples at every run)
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \
 		HYPOTHESIS_PROFILE=fuzz $(PYTEST) -q tests/unit -n 2 -k "$(K)"
 
-services: env ## Start the real servers that test-engines uses, and leave them running
+services: env ## Start some of the real servers that tests use, and leave them running
 	@cd tests && ../$(BIN)/python -m harness.services start
 
 demo: env ## Build a small lakehouse, let a real Airflow maintain it, show before and after

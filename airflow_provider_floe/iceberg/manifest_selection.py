@@ -20,7 +20,7 @@ from pyiceberg.table.metadata import TableMetadata
 
 from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
-from airflow_provider_floe.iceberg.marks import marked_snapshots
+from airflow_provider_floe.iceberg.marks import marked_snapshots, trino_manifest_rewrites
 from airflow_provider_floe.iceberg.splitting import split_by_size
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import PartitionSummary, RewriteIf, RewriteManifests
@@ -97,6 +97,8 @@ def select_manifests(
     target = target_manifest_size(metadata)
     mark = manifest_mark(metadata, settings)
     marked = marked_snapshots(metadata, mark)
+    if not settings.sort_by:
+        marked |= trino_manifest_rewrites(metadata)
     by_kind: defaultdict[tuple[ManifestContent, int], list[ManifestFile]] = defaultdict(list)
     for manifest in manifests:
         spec = metadata.specs()[manifest.partition_spec_id]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from pyiceberg.table.metadata import TableMetadata
 
 MARK_PROPERTY = "floe.rewrite-mark"
@@ -10,8 +12,17 @@ MARK_PROPERTY = "floe.rewrite-mark"
 
 def marked_snapshots(metadata: TableMetadata, mark: str) -> frozenset[int]:
     """The snapshots that bear a mark, as long as they are not expired."""
+    return _snapshots(metadata, lambda told: told.get(MARK_PROPERTY) == mark)
+
+
+def trino_manifest_rewrites(metadata: TableMetadata) -> frozenset[int]:
+    """The snapshots that Trino's ``optimize_manifests`` made, which always clusters by the partition fields."""
+    return _snapshots(metadata, lambda told: told.get("engine-name") == "trino" and "manifests-created" in told)
+
+
+def _snapshots(metadata: TableMetadata, wanted: Callable[[Mapping[str, str]], bool]) -> frozenset[int]:
     return frozenset(
         snapshot.snapshot_id
         for snapshot in metadata.snapshots
-        if snapshot.summary is not None and snapshot.summary.additional_properties.get(MARK_PROPERTY) == mark
+        if snapshot.summary is not None and wanted(snapshot.summary.additional_properties)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot, ancestors_of
 
@@ -9,9 +10,11 @@ from airflow_provider_floe.engines.base import OperationResult, RemoteJob
 from airflow_provider_floe.engines.trino.job import QUERY_ID, Ended, Submission, snapshots_of, summary
 from airflow_provider_floe.engines.trino.verification import verify_same_files
 from airflow_provider_floe.errors import ConfigurationError
-from airflow_provider_floe.iceberg.manifest_selection import manifest_work
+from airflow_provider_floe.iceberg.manifest_selection import group_bytes, select_manifests
+from airflow_provider_floe.iceberg.manifests import snapshot_manifests
 from airflow_provider_floe.policies.model import RewriteManifests
 
+_MEMORY = 1024**3
 _CREATED, _REPLACED = "manifests-created", "manifests-replaced"
 
 
@@ -22,9 +25,11 @@ def submit(job: Submission) -> RemoteJob | OperationResult:
         raise ConfigurationError(f"rewrite_manifests needs settings of rewriteManifests, not {type(settings).__name__}")
     table = job.load_table()
     before = table.metadata.current_snapshot_id
-    work = manifest_work(table, settings)
-    if not work.found:
-        return OperationResult(changed=False, message=work.summary, snapshot_before=before, snapshot_after=before)
+    groups = select_manifests(table.metadata, snapshot_manifests(table), settings, group_bytes(_MEMORY))
+    if not any(group.content == ManifestContent.DATA for group in groups):
+        left = ", and Trino leaves those of delete files as they are" if groups else ""
+        message = f"no manifest of data files needs rewriting{left}"
+        return OperationResult(changed=False, message=message, snapshot_before=before, snapshot_after=before)
     detail = {"snapshot_before": before}
     return job.send("optimize_manifests", detail=detail, before=table, facts=detail)
 

@@ -139,9 +139,10 @@ class Target:
         services = self.lake.services
         properties = {"uri": services["rest"]["uri"], "properties": file_io_properties(services["s3"])}
         fields = ConnectionFields(CATALOG, extra={"catalog_kind": "rest", "catalog_name": CATALOG, **properties})
-        moved = self.moved
+        moved, store = self.moved, open_store("memory://")
+        self.monkeypatch.setattr(store, "now", lambda: datetime.now(UTC) + moved)
         env = Environment(
-            store=open_store("memory://"),
+            store=store,
             policies=(Policy.model_validate({**document, **settings}),),
             catalogs={CATALOG: connect(fields)},
             engines={self.engine.name: self.engine},
@@ -165,11 +166,18 @@ class Target:
         return item
 
     def maintain(
-        self, table: Table, operation: Operation, settings: Mapping[str, Any] | None = None, *, again: str = "no work"
+        self,
+        table: Table,
+        operation: Operation,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        again: str = "no work",
+        left_over: int = 0,
     ) -> Done:
         """Run the operation, which finds something to do, and check all that holds then whatever the case.
 
         :param again: the disposition of a plan made right afterwards.
+        :param left_over: files that nothing needs any more, but that the engine leaves, and says so.
         """
         settings = settings or {}
         before = capture(self.lake, table)
@@ -187,7 +195,7 @@ class Target:
         elif operation is MANIFESTS:
             states.check_manifest_rewrite(before, after, record)
         elif operation is EXPIRE:
-            states.check_expiry(before, after, record)
+            states.check_expiry(before, after, record, left_over)
         else:
             states.check_orphans(before, after, record)
         next_item = self.plan(table, operation, settings)
