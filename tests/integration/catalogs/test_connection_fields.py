@@ -116,6 +116,30 @@ def test_a_bad_field_is_named_with_its_fix_and_no_secret(fields: dict[str, Any],
     assert SECRET not in str(caught.value)
 
 
+def test_fields_of_other_kinds_that_the_form_left_empty_are_no_mistake() -> None:
+    found = properties(extra={"uri": "https://h", "ref": None, "access_delegation": "", "scope": None})
+    assert found == {"type": "rest", "uri": "https://h"}
+    with pytest.raises(ConfigurationError, match="'ref': there is no such field"):
+        properties(extra={"uri": "https://h", "ref": "main"})
+
+
+@pytest.mark.parametrize(
+    ("extra", "header"),
+    [
+        ({}, None),
+        ({"properties": {"s3.access-key-id": "mine"}}, ""),
+        ({"properties": {"s3.access-key-id": "mine"}, "access_delegation": "vended-credentials"}, "vended-credentials"),
+        ({"properties": {"s3.access-key-id": "a", "header.X-Iceberg-Access-Delegation": "theirs"}}, "theirs"),
+        ({"access_delegation": "none"}, ""),
+    ],
+)
+def test_credentials_of_the_storage_are_asked_for_unless_the_connection_has_some(
+    extra: dict[str, Any], header: str | None
+) -> None:
+    found = properties(extra={"uri": "https://h", **extra})
+    assert found.get("header.X-Iceberg-Access-Delegation") == header
+
+
 def test_the_fields_themselves_show_no_secret() -> None:
     connection = ConnectionFields("lake", password=SECRET, extra={"token": SECRET, "uri": "https://h"})
     assert SECRET not in repr(connection)

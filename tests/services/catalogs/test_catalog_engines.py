@@ -8,10 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from uuid import uuid4
 
+import pytest
 from catalog_tables import Lake, maintain
 from harness.catalogs.base import NAME, CatalogUnderTest, Place
+from harness.catalogs.servers import NESSIE, trino_s3
 from harness.services.running import use
 from harness.spark_sql import gateway_command
 from harness.tables import data_files, rows_digest
@@ -87,3 +90,27 @@ def test_an_engine_elsewhere_works_on_the_catalog(
         assert [item.disposition for item in again.plan.items if item.operation is Operation.REWRITE_DATA_FILES] == [
             Disposition.NO_WORK
         ]
+
+
+@pytest.mark.parametrize("under_test", [NESSIE], ids=["nessie"], indirect=True)
+def test_an_engine_that_speaks_nessies_own_api_deletes_nothing_either(lake: Lake, place: Place) -> None:
+    table = lake.small_files(files=4)
+    digest = rows_digest(table)
+    with use("s3", "nessie") as services:
+        facts = services["nessie"]
+        native = {
+            "iceberg.catalog.type": "nessie",
+            "iceberg.nessie-catalog.uri": facts["native_uri"],
+            "iceberg.nessie-catalog.default-warehouse-dir": facts["location"],
+            **trino_s3(services["s3"]),
+        }
+        with trino("trino-476", replace(place, trino=native)) as engine:
+            result = maintain(lake.environment({"trino": engine}, engine="trino"), table)
+    assert not result.verdict.failed, result.verdict.failures
+    changed = {record.operation for record in result.records if record.result and record.result.changed}
+    assert Operation.REWRITE_DATA_FILES in changed
+    assert changed <= {Operation.REWRITE_DATA_FILES, Operation.REWRITE_MANIFESTS}
+    decided = {item.operation: item.disposition for item in result.plan.items}
+    assert decided[Operation.EXPIRE_SNAPSHOTS] is decided[Operation.REMOVE_ORPHAN_FILES] is Disposition.REFUSED
+    assert len(data_files(table)) == 1
+    assert rows_digest(table) == digest
