@@ -95,8 +95,6 @@ def _copy_plan(
         return f"{count_text(len(group.deletes), 'delete file')} may remove rows"
     if group.moves:
         return "its rows move to another partition spec"
-    if layout.lineage:
-        return "its rows carry their lineage along"
     try:
         return plan_copy(table, layout, selection, group)
     except FooterError as error:
