@@ -25,6 +25,8 @@ _PACE = 20
 """A job is asked about once in a twentieth of the time that it has taken so far."""
 _TELL_SECONDS = 30.0
 _PATIENCE_SECONDS = 300.0
+_ASK_SECONDS = 5.0
+"""Of the 30 seconds that Airflow gives to clean up (``[triggerer] on_kill_timeout``)."""
 
 
 class FloeRemoteJobTrigger(BaseTrigger):
@@ -103,6 +105,7 @@ class FloeRemoteJobTrigger(BaseTrigger):
         Airflow calls this, too, when another triggerer takes over from one that it thinks dead: the task is deferred
         still, and its job goes on.
         """
+        self.log.info("operation %s: its task is not to go on", self.operation_id)
         if await self._is_deferred():
             self.log.info("another triggerer watches operation %s from now on", self.operation_id)
             return
@@ -153,7 +156,7 @@ class FloeRemoteJobTrigger(BaseTrigger):
         try:
             from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-            states = await _in_thread(
+            ask = _in_thread(
                 lambda: RuntimeTaskInstance.get_task_states(
                     dag_id=instance.dag_id,
                     map_index=instance.map_index,
@@ -161,9 +164,11 @@ class FloeRemoteJobTrigger(BaseTrigger):
                     run_ids=[instance.run_id],
                 )
             )
+            states = await asyncio.wait_for(ask, _ASK_SECONDS)
         except Exception as error:
-            self.log.warning("Airflow does not say what became of the task: %s", error)
+            self.log.warning("Airflow does not say what became of the task: %s", type(error).__name__)
             return False
+        self.log.info("states of the task: %s", states)
         return any(state == "deferred" for tasks in states.values() for state in tasks.values())
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +108,36 @@ def test_the_configured_default_reaches_the_task_and_an_argument_wins(monkeypatc
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
     assert deferrable()
     assert not deferrable(deferrable=False)
+
+
+@pytest.mark.parametrize(("state", "left"), [("failed", "failed"), (None, "failed"), ("deferred", "running")])
+def test_a_task_that_is_not_to_go_on_takes_its_job_along(
+    floe: Any, monkeypatch: pytest.MonkeyPatch, state: str | None, left: str
+) -> None:
+    """It is still deferred when another triggerer takes over from one that Airflow thinks dead."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    from airflow_provider_floe import airflow_environment
+    from airflow_provider_floe.health.report import TableId
+    from airflow_provider_floe.maintenance.request import RunRequest
+    from airflow_provider_floe.maintenance.run import run
+    from airflow_provider_floe.planning.model import RunMode
+    from airflow_provider_floe.policy_source import PolicySource
+    from airflow_provider_floe.tables import TableRef
+    from airflow_provider_floe.triggers.remote_job import FloeRemoteJobTrigger
+
+    server = Server(lambda _: None)
+    monkeypatch.setattr(airflow_environment, "open_engines", lambda _: {"trino": ResumableElsewhere(server)})
+    path = floe.write("far", engine="trino", expireSnapshots=None)
+    request = RunRequest(run_id="r", mode=RunMode.TABLE_CONF, table=TableId.of(TableRef("lake", ("db",), "events")))
+    with airflow_environment.open_environment(PolicySource(path=path).load()) as (env, _):
+        waiting = run(env, request, defer=True).waiting
+    assert waiting is not None
+    trigger = FloeRemoteJobTrigger(operation_id=waiting.operation_id, lease_token=waiting.lease_token)
+    trigger._task_instance = SimpleNamespace(dag_id="d", map_index=-1, task_id="t", run_id="r")
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", lambda **_: {"r": {"t": state}})
+    asyncio.run(trigger.on_kill())
+    assert server.states == {waiting.job_id: left}
 
 
 def test_the_trigger_can_be_made_anew_from_what_it_tells() -> None:
