@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -172,10 +173,15 @@ class CatalogTables:
         if catalog not in self._catalogs:
             return
         client = self._catalogs[catalog]
+        more: list[Iterator[TableRef]] = []
         try:
             for namespace in client.namespaces():
-                for table in client.tables([namespace]):
+                tables = client.tables([namespace])
+                more.append(tables)
+                for table in islice(tables, 1):
                     yield from self._loaded(table)
+            for table in chain.from_iterable(more):
+                yield from self._loaded(table)
         except FloeError as error:
             log.warning("catalog %s: %s", catalog, error)
 

@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 _PROBE_SECONDS = 300.0
 _PROBE_PAUSE = 1.0
-_PROBE_TABLES = 3
-"""So many tables of each catalog may serve to report what there is: one that Spark may not see must not hinder it."""
+_PROBE_TABLES = 10
+"""So many tables of each catalog may serve to report what there is: Spark may not see some, others may vanish."""
 _STOPPING_SECONDS = 12.0
 """What a job takes to notice that it was withdrawn, and to end."""
 _GONE_SECONDS = 60.0
@@ -58,7 +58,7 @@ class LivyTables(Protocol):
         """
 
     def some(self, catalog: str) -> Iterator[Table]:
-        """Tables of a catalog that can be loaded, by the name that policies use; one after the other."""
+        """Tables of a catalog that can be loaded, by the name that policies use: of many namespaces first."""
 
 
 class LivyAccess:

@@ -20,8 +20,8 @@ def services() -> Iterator[dict[str, dict[str, str]]]:
         yield {name: dict(fact) for name, fact in facts.items()}
 
 
-@pytest.fixture
-def livy(services: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Livy:
+@pytest.fixture(scope="session")
+def livy(services: dict[str, dict[str, str]]) -> Iterator[Livy]:
     """Livy on the REST catalog and S3 store, with the connections to both as a deployment has them."""
     facts = services["livy"]
     job_file = Path(facts["files"], f"floe_job_{job.version()}.py")
@@ -32,12 +32,13 @@ def livy(services: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -
         "floe_livy_batch": {"conf": {"spark.sql.shuffle.partitions": "1"}},
     }
     connection = {"conn_type": "livy", "host": facts["host"], "port": int(facts["port"]), "extra": extra}
-    monkeypatch.setenv(f"AIRFLOW_CONN_{LIVY.upper()}", json.dumps(connection))
     fields = {"catalog_kind": "rest", "uri": services["rest"]["uri"], "properties": file_io_properties(services["s3"])}
     catalog = {"conn_type": "floe", "extra": {**fields, "catalog_name": CATALOG}}
-    monkeypatch.setenv("AIRFLOW_CONN_LAKE_OF_LIVY", json.dumps(catalog))
-    monkeypatch.setenv("AIRFLOW__FLOE__CATALOGS", "lake_of_livy")
-    return Livy(facts, rest_catalog(services), extra)
+    with pytest.MonkeyPatch.context() as variables:
+        variables.setenv(f"AIRFLOW_CONN_{LIVY.upper()}", json.dumps(connection))
+        variables.setenv("AIRFLOW_CONN_LAKE_OF_LIVY", json.dumps(catalog))
+        variables.setenv("AIRFLOW__FLOE__CATALOGS", "lake_of_livy")
+        yield Livy(facts, rest_catalog(services), extra)
 
 
 @pytest.fixture

@@ -39,9 +39,12 @@ class Livy:
     catalog: RestCatalog
     extra: dict[str, Any]
 
-    def engine(self) -> LivyEngine:
-        """As a task makes it, from the connection."""
-        engine = spark_engine(LIVY, self.extra["floe_catalogs"])
+    def engine(self, in_spark: str | None = None) -> LivyEngine:
+        """As a task makes it, from the connection.
+
+        :param in_spark: Spark's name of the catalog, where it is not the right one.
+        """
+        engine = spark_engine(LIVY, {CATALOG: in_spark or self.facts["catalog"]})
         assert isinstance(engine, LivyEngine)
         return engine
 
@@ -64,7 +67,7 @@ def applications(operation_id: str) -> list[int]:
     return found
 
 
-def wait_for(happened: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+def wait_for(happened: Callable[[], Any], what: str, seconds: float = 420) -> Any:
     """What ``happened`` answers, once it answers something."""
     deadline = monotonic() + seconds
     while not (found := happened()):

@@ -57,7 +57,7 @@ def test_cancelling_ends_batch_and_application_before_it_commits(
     with pytest.raises(OperationCancelled, match="cleared"):
         livy.engine().execute(request(table, RewriteDataFiles(), operation_id), context)
     assert not livy.batches(operation_id)
-    wait_for(lambda: not applications(operation_id), "the end of the application", 60)
+    wait_for(lambda: not applications(operation_id), "the end of the application")
     table.refresh()
     assert table.metadata.current_snapshot_id == snapshot
     assert not left_behind(table)
@@ -118,7 +118,7 @@ def test_an_application_that_livy_cannot_reach_ends_itself(livy: Livy, namespace
     assert status.state is JobState.GONE
     with pytest.raises(EngineUnavailable, match=f"'{LIVY}' has no batch floe-{operation_id} any more"):
         lost.collect(request(table, RewriteDataFiles(), operation_id), now_context(table), status)
-    wait_for(lambda: not applications(operation_id), "the end of the application", 60)
+    wait_for(lambda: not applications(operation_id), "the end of the application")
     table.refresh()
     assert table.metadata.current_snapshot_id == snapshot
     assert not left_behind(table)
@@ -155,9 +155,8 @@ def test_a_batch_that_dies_is_told_with_its_log_and_an_old_job_by_name(
 
 def test_a_table_that_spark_does_not_know_is_told(livy: Livy, namespace: str) -> None:
     table = small(livy, namespace, "unknown")
-    livy.extra["floe_catalogs"] = {"prod": "nowhere"}
     with pytest.raises(ConfigurationError, match=f"'{LIVY}' cannot load nowhere.{namespace}.unknown.*floe_catalogs"):
-        livy.engine().execute(request(table, RewriteDataFiles()), now_context(table))
+        livy.engine("nowhere").execute(request(table, RewriteDataFiles()), now_context(table))
     assert not left_behind(table)
 
 
