@@ -10,9 +10,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 PYTEST := $(BIN)/python -m pytest
 
-# Two processes that keep to one server at a time each, as far as that goes.
-SERVICES := tests/services -n 2 --dist loadgroup
-
 .PHONY: help env test test-services-all fuzz services demo ui lint format bench constraints clean
 
 help: ## Show this list
@@ -39,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 test: env ## Check style and types, then run every test (needs Java 17 and 25, and mvn, for the real servers)
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && failed=0; \
 	$(MAKE) --no-print-directory lint || failed=1; \
-	for suite in "tests/unit tests/integration -n 2" "tests/airflow" "tests/standalone" "$(SERVICES)"; do \
+	for suite in "tests/unit tests/integration -n 2" "tests/airflow" "tests/standalone" "tests/services -n 2"; do \
 		echo "=== $$suite"; \
 		$(PYTEST) -q $$suite || failed=1; \
 	done; \
@@ -47,7 +44,7 @@ test: env ## Check style and types, then run every test (needs Java 17 and 25, a
 
 test-services-all: env ## Run the tests on real servers, each case on every version of Spark and Trino
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \
-		$(PYTEST) -q $(SERVICES) --all-versions
+		$(PYTEST) -q tests/services -n 2 --all-versions
 
 fuzz: env ## Look for new counterexamples of the properties (test uses the same examples at every run)
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \

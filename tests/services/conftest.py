@@ -1,16 +1,24 @@
-"""Keeps the tests of one file in one process, so that the servers of few files run at a time."""
+"""Parts the tests on real servers between processes so that few servers run at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+_ENGINE = re.compile(r"/conformance/.*\[(local|[a-z]+-\d[\d.]*)[-\]]")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """For ``--dist loadgroup``; the cases that run on every engine say themselves where they belong."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class _OneEngineOrFile(LoadScopeScheduling):
+    """One process runs the tests of a file; of those that run on each engine, all of one engine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        engine = _ENGINE.search(nodeid)
+        return engine.group(1) if engine else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _OneEngineOrFile(config, log)

@@ -22,9 +22,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     everywhere = metafunc.config.getoption("all_versions") or metafunc.definition.get_closest_marker("every_version")
     names = (*IN_FULL, *NEWER) if everywhere else IN_FULL
-    # With --dist loadgroup, one process keeps to one engine
-    params = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
-    metafunc.parametrize("engine", params, indirect=True, scope="session")
+    metafunc.parametrize("engine", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
