@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -60,14 +61,14 @@ def append(table: Table, rows: pa.Table) -> list[DataFile]:
 def add_vectors(table: Table, deletes: Mapping[str, Collection[int]]) -> list[DataFile]:
     """Delete rows by data file path and position, in one commit and one Puffin file; the table is refreshed.
 
-    A data file that has a vector gets a new one in its place, which holds what the old one holds.
+    A data file that has a vector gets a new one in its place, which holds what the old one, or older position deletes,
+    hold.
     """
     data = {entry.data_file.file_path: entry.data_file for entry in entries(table) if entry.data_file.content == 0}
-    old = {one.referenced: one for one in live(table) if one.file_format == "puffin"}
-    vectors = []
-    for path, positions in deletes.items():
-        known = _vector(old[path]) if path in old else []
-        vectors.append(Vector(path, sorted({*known, *positions})))
+    files = live(table)
+    old = {one.referenced: one for one in files if one.file_format == "puffin"}
+    known = _deleted([file for file in files if file.content < 2])
+    vectors = [Vector(path, sorted({*known.get(path, ()), *positions})) for path, positions in deletes.items()]
     puffin = PuffinFile()
     places = [puffin.add(vector) for vector in vectors]
     content = puffin.finished("the tests")
@@ -211,31 +212,21 @@ def live(table: Table) -> list[Live]:
 
 
 def rows(table: Table) -> list[Row]:
-    """All rows of a table without equality deletes, deletion vectors applied, with the lineage that they have now."""
+    """All rows of a table without equality deletes, the other deletes applied, with the lineage that they have now."""
     files = live(table)
     names = [field.name for field in table.schema().fields]
-    vectors: dict[str | None, Live] = {}
-    for file in files:
-        if file.content == 0:
-            continue
-        assert file.file_format == "puffin", f"{file.path} is not a deletion vector"
-        assert file.referenced not in vectors, f"two vectors for {file.referenced}"
-        vectors[file.referenced] = file
+    gone = _deleted(files)
     found = []
     for file in files:
         if file.content != 0:
             continue
-        gone = set(_vector(vectors[file.path])) if file.path in vectors else set()
         content = pq.read_table(local_path(file.path), partitioning=None)
-        columns = [
-            content[name].to_pylist() if name in content.column_names else [None] * len(content) for name in names
-        ]
         absent = [None] * len(content)
-        ids = content["_row_id"].to_pylist() if "_row_id" in content.column_names else absent
-        last = "_last_updated_sequence_number"
-        updated = content[last].to_pylist() if last in content.column_names else absent
-        for position, values in enumerate(zip(*columns, strict=True)):
-            if position in gone:
+        columns = {name: content[name].to_pylist() for name in content.column_names}
+        ids = columns.get("_row_id", absent)
+        updated = columns.get("_last_updated_sequence_number", absent)
+        for position, values in enumerate(zip(*(columns.get(name, absent) for name in names), strict=True)):
+            if position in gone.get(file.path, ()):
                 continue
             row_id = ids[position]
             if row_id is None and file.first_row_id is not None:
@@ -243,6 +234,38 @@ def rows(table: Table) -> list[Row]:
             changed = file.added_in if updated[position] is None else updated[position]
             found.append(Row(values, row_id, changed))
     return sorted(found, key=lambda row: (row.row_id is None, row.row_id, repr(row)))
+
+
+def positions_of(table: Table, ids: Collection[int]) -> dict[str, list[int]]:
+    """Where the live rows with these values in the first column are: positions by data file."""
+    files = live(table)
+    gone = _deleted(files)
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for file in files:
+        if file.content == 0:
+            values = pq.read_table(local_path(file.path), partitioning=None).column(0).to_pylist()
+            for position, value in enumerate(values):
+                if value in ids and position not in gone.get(file.path, ()):
+                    found[file.path].append(position)
+    return dict(found)
+
+
+def _deleted(files: Sequence[Live]) -> dict[str, set[int]]:
+    """Positions by data file: those of its deletion vector, where it has one, else those of all position deletes."""
+    vectors: dict[str, set[int]] = {}
+    found: defaultdict[str, set[int]] = defaultdict(set)
+    for file in files:
+        if file.content == 0:
+            continue
+        if file.file_format == "puffin":
+            assert file.referenced is not None
+            assert file.referenced not in vectors, f"two vectors for {file.referenced}"
+            vectors[file.referenced] = set(_vector(file))
+        else:
+            assert file.content == 1, f"{file.path} holds equality deletes"
+            for row in pq.read_table(local_path(file.path), partitioning=None).to_pylist():
+                found[row["file_path"]].add(row["pos"])
+    return {**found, **vectors}
 
 
 def _records(table: Table, path: str) -> list[dict[str, Any]]:
