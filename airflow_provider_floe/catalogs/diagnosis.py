@@ -37,14 +37,14 @@ def advice(connection: ConnectionFields, properties: Mapping[str, str], server: 
     if isinstance(error, RequestException):
         return _of_network(connection, properties, server, error)
     response = _response(error)
-    if isinstance(error, OAuthError) or (response is not None and _is_token_request(properties, response.url)):
-        return _of_sign_in(connection, properties, response, str(error))
-    if isinstance(error, _DENIED):
-        return _of_denial(connection, properties, error)
     if isinstance(error, _BUSY):
         wait = response.headers.get("Retry-After") if response is not None else None
         asked = f" and asks to be left alone for {wait} (seconds or date)" if wait else ""
         return f"{server} is busy{asked}: try again later"
+    if isinstance(error, OAuthError) or (response is not None and _is_token_request(properties, response.url)):
+        return _of_sign_in(connection, properties, response, str(error))
+    if isinstance(error, _DENIED):
+        return _of_denial(connection, properties, error)
     return _of_answer(connection, server, str(error)) or _in_general(connection, server, error)
 
 
@@ -78,7 +78,7 @@ def _of_sign_in(
     place = response.url if response is not None else properties.get("oauth2-server-uri", "the catalog")
     if "invalid_scope" in told:
         return f"correct field 'scope': {place} does not grant {properties.get('scope', 'the default scope')!r}"
-    if re.search(r"invalid_client|unauthorized_client|invalid_grant|NotAuthorized|Unauthorized", told):
+    if re.search(r"(?i)invalid_client|unauthorized|invalid_grant|NotAuthorized", told):
         return f"correct {_credential_fields(connection)}: {place} refused them"
     return (
         f"set field 'oauth2_server_uri' to the token endpoint of the catalog or of its identity provider: {place} gave "
@@ -111,13 +111,13 @@ def _of_denial(connection: ConnectionFields, properties: Mapping[str, str], erro
 def _of_answer(connection: ConnectionFields, server: str, told: str) -> str | None:
     """By the words of the catalog's answer."""
     if re.search(r"(?i)credential vending|no credential provider|no credentials are available", told):
-        return (
-            "the catalog has no storage credentials to give: set field 'access_delegation' to none, and give those of "
-            "the storage in 'properties' (s3.access-key-id, ...)"
-        )
+        set_none = "set field 'access_delegation' to none, and give those of the storage in 'properties'"
+        if connection.conn_type == "iceberg":
+            set_none = 'set "header.X-Iceberg-Access-Delegation" to "" in the extra, and give the storage\'s there'
+        return f"the catalog has no storage credentials to give: {set_none} (s3.access-key-id, ...)"
     if re.search(r"(?i)\breference\b", told) and "ref" in connection.extra:
         return f"correct field 'ref': {connection.extra['ref']!r} is no branch or tag"
-    if re.search(r"(?i)warehouse", told):
+    if re.search(r"(?i)(?<![/\w])warehouse\b(?!/)", told):
         named = _given(connection, "warehouse")
         return (
             f"correct field 'warehouse': {named!r} is none of the catalog's" if named else "fill in field 'warehouse'"

@@ -197,3 +197,37 @@ def test_describe_names_server_and_namespaces_but_no_secret(tmp_path: Path) -> N
         assert "2 namespaces" in text
         assert server.uri in text
         assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "fix"),
+    [
+        ("floe", r"set field 'access_delegation' to none, .*'properties' \(s3\.access-key-id"),
+        ("iceberg", r'set "header\.X-Iceberg-Access-Delegation" to ""'),
+    ],
+)
+def test_a_catalog_without_credentials_to_vend_is_told_from_one_that_is_down(
+    server: RestServer, conn_type: str, fix: str
+) -> None:
+    (ref,) = fill(server, [("a",)])
+    catalog = connect(ConnectionFields("lake_conn", conn_type=conn_type, host=server.uri))
+    catalog.namespaces()
+    server.failures, server.failure_message = (
+        [400],
+        "Credential vending was requested, but no credentials are available",
+    )
+    with pytest.raises(CatalogUnavailable, match=fix):
+        catalog.load(ref)
+
+
+@pytest.mark.parametrize(
+    ("message", "fix"),
+    [
+        ("Unknown warehouse: none", "correct field 'warehouse': 'prod' is none of the catalog's"),
+        ("cannot read s3://warehouse/table", "is up and is an Iceberg catalog, and field 'warehouse'"),
+    ],
+)
+def test_a_wrong_warehouse_is_told_from_a_path_of_that_name(server: RestServer, message: str, fix: str) -> None:
+    server.failures, server.failure_message = [500], message
+    with pytest.raises(CatalogUnavailable, match=fix):
+        client(server, warehouse="prod").namespaces()
