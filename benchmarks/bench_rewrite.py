@@ -70,7 +70,7 @@ def compare(layout: str, scale: float, peers: list[str]) -> None:
         peer("bound", BOUND)
         our("Floe, with commit")
         if layout == "medium":
-            our("Floe, with commit, decoded for another codec", "write.parquet.compression-codec=gzip")
+            our("Floe, with commit, decoded for another codec", "write.parquet.compression-codec=snappy")
         else:
             our("Floe, with commit, delta encodings allowed", "floe.parquet-encodings=delta")
         for name in peers:

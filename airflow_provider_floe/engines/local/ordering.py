@@ -29,6 +29,8 @@ KEY = "floe_order_key"
 _KEY_BITS = 60
 _MOST_BITS = 12
 _SAMPLE_ROWS = 100_000
+_SAMPLE_FILES = 64
+"""Of so many files at least, and of less than twice as many, where a group has more."""
 
 _TERM = re.compile(
     r"^\s*(?:`(?P<quoted>[^`]+)`|(?P<plain>[^\s`]+))(?:\s+(?P<direction>ASC|DESC))?(?:\s+NULLS\s+(?P<nulls>FIRST|LAST))?\s*$",
@@ -114,15 +116,22 @@ class ZCurve:
     def __init__(self, bounds: Sequence[Any], bits: int) -> None:
         self._bounds = bounds
         self._bits = bits
+        # Where the bits of each rank of the last column lie; those of the columns before it lie one higher each.
+        ranks = np.arange(2**bits, dtype=np.uint64)
+        self._spread = np.zeros(2**bits, dtype=np.uint64)
+        for bit in range(bits):
+            self._spread |= ((ranks >> np.uint64(bit)) & np.uint64(1)) << np.uint64(bit * len(bounds))
 
     @classmethod
     def sample(cls, table: Table, group: FileGroup, partition: Record, columns: Sequence[NestedField]) -> ZCurve:
-        """Quantiles of every n-th row of the group's files, the columns alone read."""
+        """Quantiles of every n-th row of files evenly spread over the group, the columns alone read."""
         bits = min(_MOST_BITS, _KEY_BITS // len(columns))
-        step = max(1, sum(file.record_count for file in group.files) // _SAMPLE_ROWS)
+        filled = [file for file in group.files if file.record_count]
+        sampled = filled[:: max(1, len(filled) // _SAMPLE_FILES)]
+        step = max(1, sum(file.record_count for file in sampled) // _SAMPLE_ROWS)
         samples: list[list[Any]] = [[] for _ in columns]
         row = 0
-        for file in group.files:
+        for file in sampled:
             for batch in project(table.metadata, table.io, file, partition, Schema(*columns)):
                 chosen = pa.array(range(-row % step, batch.num_rows, step), pa.int64())
                 row += batch.num_rows
@@ -137,13 +146,11 @@ class ZCurve:
         for number, (name, bounds) in enumerate(zip(names, self._bounds, strict=True)):
             column = batch.column(name)
             valid = pc.is_valid(column).to_numpy(zero_copy_only=False)
-            rank = np.zeros(batch.num_rows, dtype=np.uint64)
+            rank = np.zeros(batch.num_rows, dtype=np.intp)
             quantile = np.searchsorted(bounds, _comparable(column.drop_null()))
             # Spread over all bits: a column of few values must not lie in a corner of the curve.
             rank[valid] = 1 + quantile * (2**self._bits - 2) // max(1, len(bounds))
-            for bit in range(self._bits):
-                place = np.uint64(bit * width + width - 1 - number)
-                key |= ((rank >> np.uint64(bit)) & np.uint64(1)) << place
+            key |= self._spread[rank] << np.uint64(width - 1 - number)
         return pa.array(key)
 
 

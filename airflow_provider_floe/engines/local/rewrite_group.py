@@ -159,7 +159,7 @@ def _decoded(
                     yield batch
                 progress(file.file_size_bytes)
 
-        with closing(_ahead(group, read(), memory_bytes // 8)) as rows:
+        with closing(_ahead(group, read(), memory_bytes // 16)) as rows:
             files = _written(table, layout, ordering, selection, group, expected, trial, memory_bytes, announce, rows)
     if layout.lineage:
         verify_lineage(table.io, reader.lineage, files)
@@ -192,7 +192,7 @@ def _written(
             target_bytes=selection.target_bytes,
             expected_rows=expected.rows,
             expected_bytes=group.size_bytes,
-            buffer_bytes=max(8 * 1024**2, memory_bytes // 5) // (MOST_OPEN if group.moves else 1),
+            buffer_bytes=max(8 * 1024**2, memory_bytes // 6) // (MOST_OPEN if group.moves else 1),
             mark=selection.mark,
             sort_order_id=ordering.sort_order_id,
             announce=announce,
@@ -201,7 +201,7 @@ def _written(
 
     writer = MovingWriter(table, group.output_spec_id, open_writer) if group.moves else open_writer(expected.partition)
     try:
-        for batch in ordered(table, layout, ordering, group, expected.partition, rows, memory_bytes // 2):
+        for batch in ordered(table, layout, ordering, group, expected.partition, rows, memory_bytes * 2 // 5):
             writer.write(batch)
         return tuple(writer.close())
     except BaseException:
