@@ -25,7 +25,7 @@ _PACE = 20
 """A job is asked about once in a twentieth of the time that it has taken so far."""
 _TELL_SECONDS = 30.0
 _PATIENCE_SECONDS = 300.0
-_ASK_SECONDS = 5.0
+_ASK_SECONDS = 10.0
 """Of the 30 seconds that Airflow gives to clean up (``[triggerer] on_kill_timeout``)."""
 
 
@@ -78,6 +78,8 @@ class FloeRemoteJobTrigger(BaseTrigger):
         """Look until it is over, or the engine or the store has been silent for minutes."""
         began = heard = time.monotonic()
         told = -_TELL_SECONDS
+        # A triggerer needs many seconds for the first such question, and on_kill has not so many
+        asked = asyncio.create_task(self._is_deferred())
         try:
             while True:
                 try:
@@ -97,6 +99,7 @@ class FloeRemoteJobTrigger(BaseTrigger):
                         return
                 await asyncio.sleep(min(max((time.monotonic() - began) / _PACE, _SHORTEST), _LONGEST))
         finally:
+            asked.cancel()
             await _in_thread(self._opened.close)
 
     async def on_kill(self) -> None:
@@ -166,9 +169,8 @@ class FloeRemoteJobTrigger(BaseTrigger):
             )
             states = await asyncio.wait_for(ask, _ASK_SECONDS)
         except Exception as error:
-            self.log.warning("Airflow does not say what became of the task: %s", type(error).__name__)
+            self.log.debug("Airflow does not say what became of the task: %s", type(error).__name__)
             return False
-        self.log.info("states of the task: %s", states)
         return any(state == "deferred" for tasks in states.values() for state in tasks.values())
 
 
