@@ -28,7 +28,7 @@ from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_floe.catalogs.base import CatalogClient, CatalogKind, ConnectionFields
-from airflow_provider_floe.catalogs.diagnosis import advice
+from airflow_provider_floe.catalogs.diagnosis import advice, is_of_metastore
 from airflow_provider_floe.catalogs.fields import catalog_name, secrets_of, without_secrets
 from airflow_provider_floe.catalogs.registry import kind_of
 from airflow_provider_floe.catalogs.sql import (
@@ -146,7 +146,7 @@ class PyicebergCatalog:
             text = f"{table}: the credential of {where} may not load it ({self._told(error)})"
             raise TableUnreadable(text) from self._safe(error)
         except Exception as error:
-            if isinstance(error, _NO_ANSWER) or type(error).__module__.partition(".")[0] == "thrift":
+            if isinstance(error, _NO_ANSWER) or is_of_metastore(error):
                 raise self._unavailable(f"{table} cannot be loaded", error) from self._safe(error)
             text = f"{table}: its metadata cannot be read ({self._told(error)})"
             raise TableUnreadable(text) from self._safe(error)

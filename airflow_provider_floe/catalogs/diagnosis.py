@@ -53,6 +53,11 @@ def uri_field(connection: ConnectionFields) -> str:
     return "uri" if _given(connection, "uri") else "host"
 
 
+def is_of_metastore(error: Exception) -> bool:
+    """Whether a Hive metastore, or the way to it, is the matter."""
+    return type(error).__module__.partition(".")[0] in ("thrift", "hive_metastore")
+
+
 def _of_network(
     connection: ConnectionFields, properties: Mapping[str, str], server: str, error: RequestException
 ) -> str:
@@ -113,7 +118,8 @@ def _of_answer(connection: ConnectionFields, server: str, told: str) -> str | No
     if re.search(r"(?i)credential vending|no credential provider|no credentials are available", told):
         set_none = "set field 'access_delegation' to none, and give those of the storage in 'properties'"
         if connection.conn_type == "iceberg":
-            set_none = 'set "header.X-Iceberg-Access-Delegation" to "" in the extra, and give the storage\'s there'
+            header = '"header.X-Iceberg-Access-Delegation": ""'
+            set_none = f"write {header} into the extra, and there give those of the storage"
         return f"the catalog has no storage credentials to give: {set_none} (s3.access-key-id, ...)"
     if re.search(r"(?i)\breference\b", told) and "ref" in connection.extra:
         return f"correct field 'ref': {connection.extra['ref']!r} is no branch or tag"
@@ -132,7 +138,7 @@ def _of_answer(connection: ConnectionFields, server: str, told: str) -> str | No
 
 def _in_general(connection: ConnectionFields, server: str, error: Exception) -> str:
     field = uri_field(connection)
-    if type(error).__module__.partition(".")[0] == "thrift":
+    if is_of_metastore(error):
         return f"check that a Hive metastore runs at {server}, and host and port in field {field!r}"
     also = "" if not isinstance(error, RESTError) else ", and field 'warehouse'"
     return f"check that {server} of field {field!r} is up and is an Iceberg catalog{also}"

@@ -203,7 +203,7 @@ def test_describe_names_server_and_namespaces_but_no_secret(tmp_path: Path) -> N
     ("conn_type", "fix"),
     [
         ("floe", r"set field 'access_delegation' to none, .*'properties' \(s3\.access-key-id"),
-        ("iceberg", r'set "header\.X-Iceberg-Access-Delegation" to ""'),
+        ("iceberg", r'write "header\.X-Iceberg-Access-Delegation": "" into the extra'),
     ],
 )
 def test_a_catalog_without_credentials_to_vend_is_told_from_one_that_is_down(
