@@ -16,7 +16,9 @@ VARIABLE = "FLOE_TEST_CATALOG_"
 
 
 STARTED = (REST, SEAWEEDFS, NESSIE, HIVE, SQL)
-"""Those that the tests start themselves, which is what the documentation speaks of."""
+"""Those that the tests start themselves, which is what the documentation speaks of. To add one, say in a
+``CatalogUnderTest`` how it is started and what it refuses, list it here, and give it a row in ``docs/catalogs.md``.
+"""
 
 
 def catalogs() -> list[CatalogUnderTest]:
