@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import groupby, islice
@@ -20,6 +21,7 @@ from pyiceberg.io.fsspec import FsspecFileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from airflow_provider_floe.errors import UnsafeOperation
+from airflow_provider_floe.iceberg.merging import merged
 from airflow_provider_floe.iceberg.object_stores import s3_store
 from airflow_provider_floe.iceberg.paths import split
 
@@ -29,6 +31,8 @@ BATCH = 5_000
 _BULK = 1_000
 """Keys that one S3 request deletes at most."""
 _THREADS = 8
+_PLAIN_KEY = re.compile(r"[\w=-][\w=.-]*(?:/[\w=-][\w=.-]*)*", re.ASCII)
+"""Keys that no store spells in two ways."""
 _COPY_BYTES = 8 * 1024**2
 _ADLS = ("abfs", "abfss", "wasb", "wasbs")
 _FSSPEC_TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
@@ -57,7 +61,7 @@ def list_files(io: FileIO, prefix: str) -> Iterator[list[ListedFile]]:
     if (local := local_path(io, root)) is not None:
         found = _list_local(local, root)
     elif (store := s3_store(io, root)) is not None:
-        found = _list_store(*store, root)
+        found = list_ranges(*store, root, ())
     elif isinstance(io, PyArrowFileIO):
         found = _list_pyarrow(io, root)
     elif isinstance(io, FsspecFileIO):
@@ -67,6 +71,22 @@ def list_files(io: FileIO, prefix: str) -> Iterator[list[ListedFile]]:
             f"{type(io).__name__} cannot list {prefix}: use PyArrowFileIO or FsspecFileIO (py-io-impl)"
         )
     yield from in_batches(found)
+
+
+def list_in_ranges(io: FileIO, prefix: str, split_at: Sequence[str]) -> Iterator[list[ListedFile]]:
+    """:func:`list_files`, on an object store in several ranges at the same time.
+
+    A store answers with a thousand names at a time, so a long listing is bound by the number of requests.
+
+    :param split_at: paths between the ranges, which need not exist.
+    """
+    root = prefix.rstrip("/")
+    store = s3_store(io, root) if local_path(io, root) is None else None
+    if store is None:
+        yield from list_files(io, prefix)
+    else:
+        keys = [split(path)[2].lstrip("/") for path in split_at]
+        yield from in_batches(list_ranges(*store, root, keys))
 
 
 def delete_files(io: FileIO, paths: Iterable[str]) -> None:
@@ -152,14 +172,30 @@ def _list_local(local: str, root: str) -> Iterator[ListedFile]:
                     yield ListedFile(path, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
 
-def _list_store(store: Any, key: str, root: str) -> Iterator[ListedFile]:
-    start = len(key) + 1 if key else 0
+def list_ranges(store: Any, key: str, root: str, split_at: Sequence[str]) -> Iterator[ListedFile]:
+    """All objects below a key, the ranges between some keys at the same time."""
+    below = f"{key}/" if key else ""
+    points = sorted({point for point in split_at if point.startswith(below) and _PLAIN_KEY.fullmatch(point)})
+    ranges = zip([None, *points], [*points, None], strict=True)
+    batches = merged([_list_range(store, below, root, after, last) for after, last in ranges])
+    return (file for batch in batches for file in batch)
+
+
+def _list_range(store: Any, below: str, root: str, after: str | None, last: str | None) -> Iterator[list[ListedFile]]:
+    """Objects behind one key and up to another, in the order of their keys."""
     try:
-        for chunk in obstore.list(store, f"{key}/" if key else None, chunk_size=BATCH):
+        for chunk in obstore.list(store, below or None, offset=after, chunk_size=BATCH):
+            batch = []
             for found in chunk:
-                name = found["path"][start:]
-                if not _is_marker(name) and (found["size"] or _exists(store, found["path"])):
-                    yield ListedFile(f"{root}/{name}", found["size"], found["last_modified"])
+                path = found["path"]
+                if last is not None and path > last:
+                    continue
+                name = path[len(below) :]
+                if not _is_marker(name) and (found["size"] or _exists(store, path)):
+                    batch.append(ListedFile(f"{root}/{name}", found["size"], found["last_modified"]))
+            yield batch
+            if last is not None and chunk and chunk[-1]["path"] > last:
+                return
     except BaseError as error:
         raise UnsafeOperation(f"{root} cannot be listed: {str(error).splitlines()[0]}") from error
 

@@ -15,7 +15,8 @@ from pyiceberg.table import Table
 
 from airflow_provider_floe.errors import RetentionRefused, UnsafeLocation, UnsafeOperation
 from airflow_provider_floe.iceberg.file_comparison import Comparison
-from airflow_provider_floe.iceberg.listing import ListedFile, file_size, list_files
+from airflow_provider_floe.iceberg.listing import ListedFile, file_size, list_files, list_in_ranges
+from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
 from airflow_provider_floe.iceberg.paths import (
     Overlap,
     PathRules,
@@ -40,6 +41,11 @@ MINIMUM_AGE = timedelta(hours=24)
 """No younger file is an orphan, whatever the policy says: a writer may be about to commit it (promise 10)."""
 
 _WRITE_PATHS = ("write.data.path", "write.metadata.path", "write.object-storage.path", "write.folder-storage.path")
+_SPLIT_FROM = 20_000
+"""Data files from which on a listing is made in several ranges."""
+_RANGES = 8
+_SAMPLED = 4
+"""Manifests whose files part the ranges."""
 _METADATA_FILES_READ = 100
 _METADATA_READERS = 8
 _METADATA_HEAD = 64 * 1024
@@ -119,7 +125,8 @@ def find_orphans(
     refuse_overlaps(table, root, other_tables)
     rules = PathRules.of(settings.equal_schemes, settings.equal_authorities)
     with Comparison(normalise(root, rules), rules, memory_limit_bytes) as comparison:
-        for batch in list_files(table.io, root):
+        points = split_points(table)
+        for batch in list_in_ranges(table.io, root, points) if points else list_files(table.io, root):
             comparison.add_listed(batch)
             if limit is not None and comparison.listed > limit:
                 raise ListingTooLong(f"the listing has more than {limit} files")
@@ -182,6 +189,20 @@ def search_root(table: Table, settings: OrphanCleanup) -> str:
             "name a folder of the table, or leave the setting out"
         )
     return root
+
+
+def split_points(table: Table) -> list[str]:
+    """Paths that part the table's data files into ranges of about even number, by the files of some manifests.
+
+    None for a small table, which is listed as fast in one piece.
+    """
+    manifests = snapshot_manifests(table)
+    files = sum((one.added_files_count or 0) + (one.existing_files_count or 0) for one in manifests)
+    if files < _SPLIT_FROM:
+        return []
+    some = manifests[:: max(1, len(manifests) // _SAMPLED)][:_SAMPLED]
+    paths = sorted(file.path for file in live_files(table.io, some))
+    return [paths[len(paths) * number // _RANGES] for number in range(1, _RANGES)] if paths else []
 
 
 def own_prefixes(table: Table) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from pyiceberg.table import Table
 from airflow_provider_floe.engines.base import OperationResult
 from airflow_provider_floe.engines.local.engine import LocalEngine
 from airflow_provider_floe.errors import FloeError
-from airflow_provider_floe.iceberg import object_stores
+from airflow_provider_floe.iceberg import object_stores, orphan_search
 from airflow_provider_floe.iceberg.listing import list_files
 from airflow_provider_floe.iceberg.paths import path_key
 from airflow_provider_floe.iceberg.reachability import reachable
@@ -67,9 +67,10 @@ class Lake:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Facts]:
-    with use("s3") as facts:
-        yield facts["s3"]
+def server(request: pytest.FixtureRequest) -> Iterator[Facts]:
+    name = getattr(request, "param", "s3")
+    with use(name) as facts:
+        yield facts[name]
 
 
 @pytest.fixture(autouse=True)
@@ -158,3 +159,15 @@ def test_a_store_that_says_nothing_is_given_up(lake: Lake) -> None:
     assert lake.store.hits
     lake.check(digest)
     assert lake.strays <= lake.stored()
+
+
+@pytest.mark.parametrize("server", ["seaweedfs"], indirect=True)
+def test_all_operations_on_a_store_that_checks_signatures(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphan_search, "_SPLIT_FROM", 1)
+    digest = rows_digest(lake.truth)
+    for operation in (Operation.REWRITE_MANIFESTS, Operation.REWRITE_DATA_FILES, Operation.EXPIRE_SNAPSHOTS):
+        assert lake.run(operation).changed
+        lake.check(digest)
+    assert lake.run(Operation.REMOVE_ORPHAN_FILES).details["orphans"] == len(lake.strays)
+    lake.check(digest)
+    assert not lake.strays & lake.stored()
