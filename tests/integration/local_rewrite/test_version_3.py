@@ -143,11 +143,11 @@ def test_lineage_that_is_told_in_a_file_is_mixed_with_what_is_inherited(tmp_path
 def test_row_groups_are_copied_only_where_all_lineage_is_told_in_them(tmp_path: Path) -> None:
     table = v3_table(tmp_path, 0)
     for number in range(4):
-        append(table, rows(20_000 * number, 20_000))
+        append(table, rows(5_000 * number, 5_000))
     size = version_3.entries(table)[0].data_file.file_size_in_bytes
     before = version_3.rows(table)
     for group in range(2):  # in two files, which say what row ids they hold
-        low, high = 40_000 * group, 40_000 * (group + 1)
+        low, high = 10_000 * group, 10_000 * (group + 1)
         assert rewrite(table, filter=f"id >= {low} AND id < {high}").details["file_groups_copied"] == 0
     assert len(data_paths(table)) == 2
     result = rewrite(table, target_file_size_bytes=5 * size)
