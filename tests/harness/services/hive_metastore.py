@@ -116,7 +116,7 @@ def _settings(home: Path, warehouse: str, s3: Facts) -> dict[str, str]:
         "metastore.server.min.threads": "5",
         "metastore.execute.setugi": "false",
         # Locks of writers that died: minutes by default
-        "metastore.txn.timeout": "10s",
+        "metastore.txn.timeout": "20s",
         "metastore.timedout.txn.reaper.start": "1s",
         "metastore.timedout.txn.reaper.interval": "1s",
         "metastore.try.direct.sql": "false",
