@@ -175,5 +175,8 @@ class FloeRemoteJobTrigger(BaseTrigger):
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
-    """Not in the event loop, which other triggers share; Airflow's connections can be had from there."""
-    return await sync_to_async(call, thread_sensitive=False)()
+    """Not in the event loop, which other triggers share; Airflow's connections can be had from there.
+
+    Shielded, because a cancellation must come through with its message: by that Airflow knows to call ``on_kill``.
+    """
+    return await asyncio.shield(asyncio.ensure_future(sync_to_async(call, thread_sensitive=False)()))

@@ -140,6 +140,38 @@ def test_a_task_that_is_not_to_go_on_takes_its_job_along(
     assert server.states == {waiting.job_id: left}
 
 
+def test_a_cancellation_comes_through_a_look_with_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the message Airflow tells a user's action, after which it calls ``on_kill``, from a restart."""
+    from airflow_provider_floe.triggers.remote_job import FloeRemoteJobTrigger
+
+    looking, go_on = threading.Event(), threading.Event()
+
+    def look(_: FloeRemoteJobTrigger) -> None:
+        looking.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(FloeRemoteJobTrigger, "_look", look)
+
+    async def watch() -> None:
+        async for _ in FloeRemoteJobTrigger(operation_id="o", lease_token="l").run():
+            pass
+
+    async def cancelled() -> tuple[Any, ...]:
+        watching = asyncio.create_task(watch())
+        while not looking.is_set():
+            await asyncio.sleep(0.01)
+        watching.cancel("user-action")
+        try:
+            await watching
+        except asyncio.CancelledError as error:
+            return error.args
+        finally:
+            go_on.set()
+        return ()
+
+    assert asyncio.run(cancelled()) == ("user-action",)
+
+
 def test_the_trigger_can_be_made_anew_from_what_it_tells() -> None:
     from airflow_provider_floe.triggers.remote_job import FloeRemoteJobTrigger
 
