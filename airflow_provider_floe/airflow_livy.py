@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_floe import config
-from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable, FloeError, MissingExtra
+from airflow_provider_floe.errors import (
+    ConfigurationError,
+    EngineUnavailable,
+    FloeError,
+    InvalidTableReference,
+    MissingExtra,
+)
 from airflow_provider_floe.hooks.floe import find_connection
 
 if TYPE_CHECKING:
@@ -30,6 +36,8 @@ JOB_FILE_EXTRA = "floe_livy_job_file"
 """Key in the extra of a connection: the path by which Livy and Spark find the job, say ``s3a://bucket/floe_job.py``."""
 BATCH_EXTRA = "floe_livy_batch"
 """Key in the extra of a connection: more fields of the batches, as JSON, say ``{"queue": "nightly"}``."""
+PROBE_TABLE_EXTRA = "floe_livy_probe_table"
+"""Key in the extra of a connection: the table by whose storage Spark reports what it has, say ``prod.ops.floe``."""
 _OURS = "floe_"
 _TAKEN = frozenset({"file", "args", "name", "className"})
 _SECRET = re.compile(r"secret|password|token|credential|access[-.]?key", re.IGNORECASE)
@@ -55,8 +63,19 @@ def livy_engine(conn_id: str, catalogs: Mapping[str, str]) -> Engine:
             f'name that place, for example {{"{JOB_FILE_EXTRA}": "s3a://bucket/floe_job.py"}}'
         )
     server = LivyServer(HookRequests(conn_id), conn_id)
-    access = LivyAccess(server, job_file, _batch_fields(conn_id, extra), CatalogTables(), catalogs)
+    tables = CatalogTables(_probe_table(conn_id, extra))
+    access = LivyAccess(server, job_file, _batch_fields(conn_id, extra), tables, catalogs)
     return LivyEngine(access, catalogs)
+
+
+def _probe_table(conn_id: str, extra: Mapping[str, Any]) -> TableRef | None:
+    from airflow_provider_floe.tables import TableRef
+
+    given = extra.get(PROBE_TABLE_EXTRA)
+    try:
+        return TableRef.parse(str(given)) if given else None
+    except InvalidTableReference as error:
+        raise ConfigurationError(f"connection {conn_id!r}: {PROBE_TABLE_EXTRA} in its extra: {error}") from error
 
 
 def _batch_fields(conn_id: str, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +171,13 @@ def _without_our_keys(connection: Connection) -> Connection:
 
 
 class CatalogTables:
-    """The tables of the configured catalogs; they are opened when the first one is needed."""
+    """The tables of the configured catalogs; they are opened when the first one is needed.
+
+    :param only: the one that may serve for reports of what Spark has; None for any.
+    """
+
+    def __init__(self, only: TableRef | None = None) -> None:
+        self._only = only
 
     @cached_property
     def _catalogs(self) -> Mapping[str, CatalogClient]:
@@ -171,6 +196,10 @@ class CatalogTables:
     def some(self, catalog: str) -> Iterator[Table]:
         """See :class:`~airflow_provider_floe.engines.spark.livy.LivyTables`."""
         if catalog not in self._catalogs:
+            return
+        if self._only is not None:
+            if self._only.catalog == catalog:
+                yield from self._loaded(self._only)
             return
         client = self._catalogs[catalog]
         more: list[Iterator[TableRef]] = []

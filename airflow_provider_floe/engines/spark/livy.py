@@ -112,7 +112,8 @@ class LivyAccess:
         if not places:
             raise ConfigurationError(
                 f"there is no table in {', '.join(sorted(self._catalogs)) or 'any catalog'} by whose storage the Spark "
-                f"of connection {self.connection!r} could report what it has: check [floe] catalogs"
+                f"of connection {self.connection!r} could report what it has: check [floe] catalogs, and "
+                "floe_livy_probe_table in the extra of the connection"
             )
         pointer = {
             "catalogs": list(catalogs),

@@ -28,8 +28,9 @@ def stored(table: Table) -> set[str]:
     return {file.path for batch in list_files(table.io, table.location()) for file in batch}
 
 
-def test_the_spark_behind_livy_is_asked_what_it_has(livy: Livy, namespace: str) -> None:
-    table = partitioned(livy, namespace, "known", files=1)
+def test_the_spark_behind_livy_is_asked_what_it_has(livy: Livy) -> None:
+    _, *name = livy.extra["floe_livy_probe_table"].split(".")
+    table = livy.catalog.load_table(tuple(name))
     engine = livy.engine()
     assert isinstance(engine, ResumableEngine)
     found = engine.probe()

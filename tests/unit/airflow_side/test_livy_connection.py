@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import builtins
 import json
+import runpy
 import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_floe.airflow_livy import HookRequests
 from airflow_provider_floe.airflow_spark import spark_engine
+from airflow_provider_floe.cli.commands import spark_job_file
 from airflow_provider_floe.engines.base import ResumableEngine
+from airflow_provider_floe.engines.spark import job
 from airflow_provider_floe.engines.spark.livy import LivyEngine
 from airflow_provider_floe.engines.spark.livy_server import LivyServer
 from airflow_provider_floe.errors import ConfigurationError, EngineUnavailable, MissingExtra
@@ -71,6 +76,7 @@ def test_a_connection_of_type_livy_makes_an_engine_whose_jobs_outlive_tasks(monk
     ("extra", "told"),
     [
         ({"floe_livy_job_file": ""}, r"'batches': floe_livy_job_file in its extra must say where .*spark-job-file"),
+        ({"floe_livy_probe_table": "floe"}, r"'batches': floe_livy_probe_table in its extra: 'floe' is not a table"),
         ({"floe_livy_batch": "queue=nightly"}, r"'batches': floe_livy_batch in its extra must be fields"),
         ({"floe_livy_batch": {"conf": ["a"]}}, "must be fields of Livy's batches"),
         ({"floe_livy_batch": {"args": ["a"], "name": "b"}}, "must not set args, name"),
@@ -136,3 +142,11 @@ def test_a_server_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 def test_credentials_in_the_address_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     connection(monkeypatch, host="https://me:hush@gateway.example/livy")
     assert HookRequests("batches").url == "https://gateway.example/livy"
+
+
+def test_the_job_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "floe_job.py"
+    with pytest.raises(SystemExit, match=r"^0$"):
+        spark_job_file(argparse.Namespace(path=str(path)))
+    written = runpy.run_path(str(path))
+    assert written["version"]() == job.version()
