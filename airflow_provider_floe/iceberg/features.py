@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import ManifestFile
+    from pyiceberg.schema import Schema
     from pyiceberg.table import Table
 
     from airflow_provider_floe.iceberg.aggregates import FileAggregate
@@ -29,6 +30,7 @@ class TableFeature(StrEnum):
     SPEC_EVOLUTION = "spec-evolution"
     NAME_MAPPING = "name-mapping"
     NESTED_TYPES = "nested-types"
+    UNKNOWN_OR_GEO_TYPES = "unknown-or-geo-types"
     NON_PARQUET_FILES = "non-parquet-files"
     ENCRYPTED = "encrypted"
     GC_DISABLED = "gc-disabled"
@@ -37,6 +39,15 @@ class TableFeature(StrEnum):
 def is_encrypted(table: Table) -> bool:
     """Whether the table asks for encryption or has keys for it."""
     return "encryption.key-id" in table.properties or bool(getattr(table.metadata, "encryption_keys", None))
+
+
+def unknown_or_geo_columns(schema: Schema) -> dict[str, str]:
+    """Type by name of the columns, nested ones included, of types that few readers and writers know."""
+    kinds = {schema.find_column_name(one): str(schema.find_type(one)) for one in schema.field_ids}
+    return {str(name): kind for name, kind in kinds.items() if kind.partition("(")[0] in _UNKNOWN_OR_GEO}
+
+
+_UNKNOWN_OR_GEO = ("unknown", "geometry", "geography")
 
 
 def table_features(
@@ -72,6 +83,8 @@ def _metadata_features(table: Table, manifests: Sequence[ManifestFile]) -> Itera
         yield TableFeature.NAME_MAPPING
     if any(not field.field_type.is_primitive for field in table.schema().fields):
         yield TableFeature.NESTED_TYPES
+    if unknown_or_geo_columns(table.schema()):
+        yield TableFeature.UNKNOWN_OR_GEO_TYPES
     if is_encrypted(table):
         yield TableFeature.ENCRYPTED
     if properties.get("gc.enabled", "true").strip().lower() == "false":

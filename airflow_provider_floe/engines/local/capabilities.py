@@ -10,6 +10,7 @@ from airflow_provider_floe.tables import Operation
 _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
     Operation.REWRITE_DATA_FILES: {
         TableFeature.NON_PARQUET_FILES: guards.NOT_PARQUET,
+        TableFeature.UNKNOWN_OR_GEO_TYPES: guards.UNKNOWN_OR_GEO,
         TableFeature.ENCRYPTED: guards.ENCRYPTED,
     },
     Operation.REWRITE_POSITION_DELETE_FILES: {

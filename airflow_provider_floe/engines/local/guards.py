@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from pyiceberg.table import Table
 from pyiceberg.transforms import UnknownTransform
-from pyiceberg.types import GeographyType, GeometryType, UnknownType
 
 from airflow_provider_floe.engines.local.pyiceberg_adapter import LINEAGE
 from airflow_provider_floe.errors import UnsupportedTableFeature
-from airflow_provider_floe.iceberg.features import is_encrypted
+from airflow_provider_floe.iceberg.features import is_encrypted, unknown_or_geo_columns
 from airflow_provider_floe.iceberg.files import LiveFile
 
 USE_SPARK = "use engine spark"
@@ -19,6 +18,7 @@ NEWEST_FORMAT = 3
 LINEAGE_NAMES = frozenset(field.name for field in LINEAGE)
 
 NOT_PARQUET = f"the local engine reads and writes Parquet only: {USE_SPARK}"
+UNKNOWN_OR_GEO = f"the local engine does not carry values of type unknown, geometry or geography over: {USE_SPARK}"
 ENCRYPTED = f"the local engine has no access to encryption keys: {USE_SPARK}"
 
 GC_DISABLED = "gc.enabled=false on the table forbids deleting its files: set it to true if no other catalog uses them"
@@ -72,12 +72,8 @@ def refuse_rows(table: Table) -> None:
     :raises UnsupportedTableFeature: for types that cannot be carried over exactly, and columns named like ours.
     """
     schema = table.metadata.schema()
-    for field_id in schema.field_ids:
-        kind, name = schema.find_type(field_id), schema.find_column_name(field_id)
-        if isinstance(kind, UnknownType | GeometryType | GeographyType):
-            raise UnsupportedTableFeature(
-                f"{_name(table)} has column {name} of type {kind}, which the local engine does not rewrite: {USE_SPARK}"
-            )
+    for name, kind in unknown_or_geo_columns(schema).items():
+        raise UnsupportedTableFeature(f"{_name(table)} has column {name} of type {kind}: {UNKNOWN_OR_GEO}")
     for field in schema.fields:
         if field.name in LINEAGE_NAMES and table.metadata.format_version >= 3:
             raise UnsupportedTableFeature(

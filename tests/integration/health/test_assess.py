@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from harness.merge_on_read import equality_delete, position_delete
 from harness.tables import append_files, create_table, data_files, lake, rows, stored_files, table_ref
+from harness.version_3 import upgrade
 from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.capabilities import TableFeature
@@ -195,6 +196,15 @@ def with_new_spec(path: Path) -> Table:
     return table.refresh()
 
 
+def with_an_unknown_type(path: Path) -> Table:
+    table = upgrade(plain(path))
+    file = Path(table.metadata_location.removeprefix("file://"))
+    metadata = json.loads(file.read_text())
+    metadata["schemas"][0]["fields"].append({"id": 9, "name": "later", "type": "unknown", "required": False})
+    file.write_text(json.dumps(metadata))
+    return table.refresh()
+
+
 def nested(path: Path) -> Table:
     schema = pa.schema([("id", pa.int64()), ("tags", pa.list_(pa.string()))])
     return lake(path).create_table("db.nested", schema=schema)
@@ -219,6 +229,7 @@ def with_properties(path: Path) -> Table:
         (with_refs, (TableFeature.BRANCHES, TableFeature.TAGS)),
         (with_new_spec, (TableFeature.SPEC_EVOLUTION,)),
         (nested, (TableFeature.NESTED_TYPES,)),
+        (with_an_unknown_type, (TableFeature.FORMAT_V3, TableFeature.UNKNOWN_OR_GEO_TYPES)),
         (
             with_properties,
             (
