@@ -14,6 +14,7 @@ import runpy
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
@@ -34,7 +35,18 @@ def main(arguments: list[str]) -> None:
         if option == "--conf" and setting.startswith("spark.sql."):
             session.conf().set(*setting.split("=", 1))
     sys.argv = arguments[application:]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    _forget_commit_properties(jvm)
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        _forget_commit_properties(jvm)
+
+
+def _forget_commit_properties(jvm: Any) -> None:
+    """They are of the whole Java process, and would stand in the commits of whatever comes next."""
+    properties = jvm.org.apache.iceberg.EnvironmentContext
+    for name in [name for name in properties.get() if name.startswith("floe.")]:
+        properties.remove(name)
 
 
 main(sys.argv[1:])

@@ -87,7 +87,10 @@ _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
         TableFeature.DELETION_VECTORS: DELETION_VECTORS,
         TableFeature.ENCRYPTED: guards.ENCRYPTED,
     },
-    Operation.REWRITE_MANIFESTS: {TableFeature.ENCRYPTED: guards.ENCRYPTED},
+    Operation.REWRITE_MANIFESTS: {
+        TableFeature.FORMAT_V3: guards.ROW_IDS,
+        TableFeature.ENCRYPTED: guards.ENCRYPTED,
+    },
     Operation.EXPIRE_SNAPSHOTS: {
         TableFeature.ENCRYPTED: guards.ENCRYPTED,
         TableFeature.GC_DISABLED: guards.GC_DISABLED,

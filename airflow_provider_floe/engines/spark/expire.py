@@ -47,9 +47,11 @@ def prepare(task: SparkTask) -> Order | OperationResult:
     check_expiry_caps(settings, before, plan.snapshot_ids, deletions)
     task.context.journal.record_deletions(deletions)
     removal = Removal(plan.snapshot_ids, plan.refs_to_drop)
-    step = requests.expire_snapshots(task.names, plan.snapshot_ids, clean_metadata=settings.clean_expired_metadata)
+    steps = [] if plan.empty else [requests.expire_snapshots(task.names, plan.snapshot_ids)]
+    if settings.clean_expired_metadata:  # by itself, since a call counts what it expires by id as a user of schemas
+        steps.append(requests.expire_snapshots(task.names, (), clean_metadata=True))
     facts = {"refs": list(plan.refs_to_drop)}
-    return Order(Begun(before=Before.of(before), detail=removal.detail(before), facts=facts), [step])
+    return Order(Begun(before=Before.of(before), detail=removal.detail(before), facts=facts), steps)
 
 
 def _has_old_metadata(table: Table) -> bool:

@@ -90,7 +90,9 @@ def rewrite_position_delete_files(
     }
 
 
-def expire_snapshots(table: Sequence[str], snapshot_ids: Sequence[int], *, clean_metadata: bool) -> dict[str, Any]:
+def expire_snapshots(
+    table: Sequence[str], snapshot_ids: Sequence[int], *, clean_metadata: bool = False
+) -> dict[str, Any]:
     """The call of ``expire_snapshots`` that expires these snapshots and none for its age."""
     arguments: dict[str, Any] = {
         "table": identifier(list(table)),

@@ -35,7 +35,7 @@ def prepare(task: SparkTask) -> Order | OperationResult:
     task.context.checkpoint()
     before = task.context.load_table()
     known = Before.of(before)
-    refuse_unsafe(before, deletes_files=False)
+    refuse_unsafe(before, deletes_files=False, rewrites_manifests=True)
     clustering_fields(before.metadata, settings, before.metadata.default_spec_id)
     manifests = snapshot_manifests(before)
     mark = manifest_mark(before.metadata, settings)

@@ -38,7 +38,7 @@ class Lake:
     @cached_property
     def sql(self) -> SparkSql:
         """Makes what pyiceberg cannot make."""
-        return SparkSql(self.services["spark-gateway-3.5"])
+        return SparkSql(self.services["spark-connect-4.1"])
 
     def close(self) -> None:
         if "sql" in self.__dict__:

@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def whole_lake() -> Iterator[Lake]:
-    with use("s3", "rest", "spark-gateway-3.5") as services:
+    with use("s3", "rest", "spark-connect-4.1") as services:
         lake = Lake(rest_catalog(services), services)
         yield lake
         lake.close()
