@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
@@ -60,6 +61,8 @@ class FloeRemoteJobTrigger(BaseTrigger):
         self.store_conn_id = store_conn_id
         self._opened = ExitStack()
         self._env: Environment | None = None
+        self._turn = threading.Lock()
+        """A look that was under way when the task was killed ends before the job is cancelled: it renews the lease."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class and arguments."""
@@ -123,19 +126,21 @@ class FloeRemoteJobTrigger(BaseTrigger):
     def _look(self) -> Look:
         from airflow_provider_floe.maintenance.watch import look
 
-        env = self._environment()
         deadline = datetime.fromisoformat(self.deadline) if self.deadline else None
-        try:
-            found = look(env, self.operation_id, self.lease_token, deadline=deadline)
-            self.lease_token = found.lease_token
-            return found
-        finally:
-            env.store.close()  # keeps no connection while it sleeps: a triggerer has hundreds of these
+        with self._turn:
+            env = self._environment()
+            try:
+                found = look(env, self.operation_id, self.lease_token, deadline=deadline)
+                self.lease_token = found.lease_token
+                return found
+            finally:
+                env.store.close()  # keeps no connection while it sleeps: a triggerer has hundreds of these
 
     def _give_up(self) -> str:
         from airflow_provider_floe.maintenance.watch import give_up
 
-        return give_up(self._environment(), self.operation_id, self.lease_token)
+        with self._turn:
+            return give_up(self._environment(), self.operation_id, self.lease_token)
 
     def _environment(self) -> Environment:
         if self._env is None:
