@@ -155,11 +155,7 @@ def _entry(rnd: random.Random, path: str, partition: int, records: int) -> bytes
     few = _long(records)
     sizes = b"".join(_long(i) + _long(rnd.randrange(1, 1 << 22)) for i in ids)
     counts = b"".join(_long(i) + few for i in ids)
-    bounds = b"".join(
-        _long(i)
-        + (b"\x10" + struct.pack("<q", rnd.randrange(1 << 40)) if i % 2 else b"\x20" + os.urandom(8).hex().encode())
-        for i in (*ids, *ids)
-    )
+    bounds = b"".join(_long(i) + _bound(rnd, i) for i in (*ids, *ids))
     half = len(bounds) // 2
     start, end = b"\x02" + _long(COLUMNS), b"\x00"
     return b"".join(
@@ -183,6 +179,14 @@ def _entry(rnd: random.Random, path: str, partition: int, records: int) -> bytes
             b"\x02\x00",  # sort order 0
         )
     )
+
+
+def _bound(rnd: random.Random, column: int) -> bytes:
+    if column == 1:
+        return b"\x08" + struct.pack("<i", rnd.randrange(1 << 30))
+    if column % 2:
+        return b"\x10" + struct.pack("<q", rnd.randrange(1 << 40))
+    return b"\x20" + os.urandom(8).hex().encode()
 
 
 def _long(value: int) -> bytes:
