@@ -25,13 +25,12 @@ from pyiceberg.table.snapshots import Operation, Snapshot, Summary
 from pyiceberg.table.update import AddSnapshotUpdate, AssertRefSnapshotId, SetSnapshotRefUpdate
 
 from airflow_provider_floe.engines.local.pyiceberg_commit import commit_table
+from airflow_provider_floe.engines.local.pyiceberg_lists import next_row_id, write_list
 from airflow_provider_floe.engines.local.pyiceberg_manifests import (
     file_key,
     manifest_writer,
-    next_row_id,
     position_delete_file,
     read_entries,
-    write_list,
 )
 from airflow_provider_floe.iceberg.deletion_vectors import PuffinFile, Vector
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
@@ -113,6 +112,7 @@ def commit(
     manifests = list(_kept(table, snapshot_id, removed)) + list(_added(table, snapshot_id, added))
     location = f"{table.location()}/metadata/snap-{snapshot_id}.avro"
     row_ids = write_list(
+        table.io,
         metadata,
         table.io.new_output(location),
         manifests,

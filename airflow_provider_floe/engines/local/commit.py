@@ -30,7 +30,8 @@ from pyiceberg.table.update import AddSnapshotUpdate, AssertRefSnapshotId, Asser
 from airflow_provider_floe import __version__
 from airflow_provider_floe.engines.base import OPERATION_ID_PROPERTY, OperationContext
 from airflow_provider_floe.engines.local.pyiceberg_commit import commit_table
-from airflow_provider_floe.engines.local.pyiceberg_manifests import manifest_writer, next_row_id, write_list
+from airflow_provider_floe.engines.local.pyiceberg_lists import next_row_id, write_list
+from airflow_provider_floe.engines.local.pyiceberg_manifests import manifest_writer
 from airflow_provider_floe.errors import (
     CommitConflict,
     CommitOutcomeUnknown,
@@ -85,6 +86,7 @@ class Attempt:
         """Write the snapshot's manifest list; returns its path, and how many row ids the snapshot takes."""
         path = self._new_path(f"snap-{self.snapshot_id}-0-{self._uuid}.avro")
         row_ids = write_list(
+            self.table.io,
             self.table.metadata,
             self.table.io.new_output(path),
             manifests,

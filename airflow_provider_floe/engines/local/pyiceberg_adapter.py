@@ -1,7 +1,7 @@
 """What of pyiceberg is not its public API: rows and their Parquet files here.
 
 Its Arrow reader and its Parquet metrics are public only as parts of larger calls. Manifests are in
-``pyiceberg_manifests``, commits in ``pyiceberg_commit``; ``pyiceberg_self_test`` tries all of them.
+``pyiceberg_manifests`` and ``pyiceberg_lists``, commits in ``pyiceberg_commit``; ``pyiceberg_self_test`` tries them.
 """
 
 from __future__ import annotations

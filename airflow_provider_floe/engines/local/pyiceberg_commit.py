@@ -19,8 +19,12 @@ from pyiceberg.table.metadata import TableMetadata, TableMetadataV3
 from pyiceberg.table.update import AddSnapshotUpdate, TableRequirement, TableUpdate, ValidatableTableRequirement
 from pyiceberg.typedef import IcebergBaseModel
 
-from airflow_provider_floe.engines.local.pyiceberg_manifests import next_row_id
+from airflow_provider_floe.engines.local.pyiceberg_lists import next_row_id
 from airflow_provider_floe.errors import UnsupportedTableFeature
+
+
+_ONLY_VERSION_1 = ("schema", "partition-spec")
+"""Said again by lists of schemas and specs; an upgrade may leave them."""
 
 
 def commit_table(table: Table, requirements: Sequence[TableRequirement], updates: Sequence[TableUpdate]) -> None:
@@ -85,7 +89,8 @@ def _refuse_losses(table: Table) -> None:
     """Hold what would be written against the metadata file that is there."""
     with table.io.new_input(table.metadata_location).open() as stream:
         content = Compressor.get_compressor(table.metadata_location).stream_decompressor(stream).read()
-    lost = sorted(_lost(json.loads(content), json.loads(metadata_json(table.metadata)), ""))
+    before = {key: value for key, value in json.loads(content).items() if key not in _ONLY_VERSION_1}
+    lost = sorted(_lost(before, json.loads(metadata_json(table.metadata)), ""))
     if lost:
         raise UnsupportedTableFeature(
             f"{'.'.join(table.name())}: this catalog's metadata is written by the client, and pyiceberg would lose "

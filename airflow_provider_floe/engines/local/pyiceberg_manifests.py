@@ -1,4 +1,4 @@
-"""Manifests and manifest lists of all format versions, over private parts of pyiceberg.
+"""Manifests of all format versions, over private parts of pyiceberg.
 
 pyiceberg 0.12 writes one Avro block per entry, writes no delete manifests and nothing of format version 3, and drops
 what only that version has when it reads. Here entries are read whole and written whole.
@@ -17,7 +17,6 @@ from pyiceberg.io import FileIO, OutputFile
 from pyiceberg.manifest import (
     DATA_FILE_TYPE,
     MANIFEST_ENTRY_SCHEMAS,
-    MANIFEST_LIST_FILE_SCHEMAS,
     UNASSIGNED_SEQ,
     DataFile,
     DataFileContent,
@@ -26,15 +25,12 @@ from pyiceberg.manifest import (
     ManifestEntry,
     ManifestEntryStatus,
     ManifestFile,
-    ManifestListWriter,
-    ManifestListWriterV2,
     ManifestWriter,
     ManifestWriterV1,
     ManifestWriterV2,
     _inherit_from_manifest,
     data_file_with_partition,
     manifest_entry_schema_with_data_file,
-    write_manifest_list,
 )
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
@@ -254,79 +250,6 @@ def read_entries(io: FileIO, manifest: ManifestFile, *, discard_deleted: bool = 
                 next_row_id += file.record_count
             entries.append(_inherit_from_manifest(entry, manifest))
     return entries
-
-
-class _ListV3(ManifestListWriterV2):
-    """Gives data manifests that have none a first row id, with room for all of their rows."""
-
-    def __init__(self, output: OutputFile, meta: dict[str, str], snapshot_id: int, sequence_number: int) -> None:
-        ManifestListWriter.__init__(self, 3, output, meta)
-        self._commit_snapshot_id = snapshot_id
-        self._sequence_number = sequence_number
-        self.next_row_id = int(meta["first-row-id"])
-
-    def __enter__(self) -> ManifestListWriter:
-        self._writer = AvroOutputFile[ManifestFile](
-            output_file=self._output_file,
-            file_schema=MANIFEST_LIST_FILE_SCHEMAS[_NEWEST],
-            schema_name="manifest_file",
-            metadata=self._meta,
-        )
-        self._writer.__enter__()
-        return self
-
-    def prepare_manifest(self, manifest_file: ManifestFile) -> ManifestFile:
-        row_id = first_row_id(manifest_file)
-        if manifest_file.content == ManifestContent.DATA and row_id is None:
-            row_id = self.next_row_id
-            self.next_row_id += (manifest_file.added_rows_count or 0) + (manifest_file.existing_rows_count or 0)
-        prepared = super().prepare_manifest(manifest_file)
-        fields = MANIFEST_LIST_FILE_SCHEMAS[_NEWEST].fields
-        return ManifestFile(*[prepared[position] for position in range(len(fields) - 1)], row_id)
-
-
-def write_list(
-    metadata: TableMetadata,
-    output: OutputFile,
-    manifests: Sequence[ManifestFile],
-    *,
-    snapshot_id: int,
-    parent_snapshot_id: int | None,
-    sequence_number: int,
-) -> int:
-    """Write a manifest list.
-
-    :returns: how many row ids the snapshot takes, from the table's next one on; 0 before format version 3.
-    """
-    compression = codec(metadata)
-    if metadata.format_version < 3:
-        with write_manifest_list(
-            format_version=metadata.format_version,
-            output_file=output,
-            snapshot_id=snapshot_id,
-            parent_snapshot_id=parent_snapshot_id,
-            sequence_number=sequence_number,
-            avro_compression=compression,
-        ) as writer:
-            writer.add_manifests(list(manifests))
-        return 0
-    first = next_row_id(metadata)
-    meta = {
-        "snapshot-id": str(snapshot_id),
-        "parent-snapshot-id": "null" if parent_snapshot_id is None else str(parent_snapshot_id),
-        "sequence-number": str(sequence_number),
-        "first-row-id": str(first),
-        "format-version": "3",
-        "avro.codec": compression,
-    }
-    with _ListV3(output, meta, snapshot_id, sequence_number) as lists:
-        lists.add_manifests(list(manifests))
-    return lists.next_row_id - first  # type: ignore[attr-defined, no-any-return]
-
-
-def next_row_id(metadata: TableMetadata) -> int:
-    """The first row id that no row of the table has; 0 for a table before format version 3."""
-    return getattr(metadata, "next_row_id", None) or 0
 
 
 def codec(metadata: TableMetadata) -> Any:

@@ -18,7 +18,8 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, NestedField
 
 from airflow_provider_floe.engines.local.pyiceberg_commit import write_metadata
-from airflow_provider_floe.engines.local.pyiceberg_manifests import data_file, new_writer, read_entries, write_list
+from airflow_provider_floe.engines.local.pyiceberg_lists import write_list
+from airflow_provider_floe.engines.local.pyiceberg_manifests import data_file, new_writer, read_entries
 from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.iceberg.manifests import live_files, read_list
 
@@ -122,7 +123,13 @@ def _version_3() -> Iterator[str]:
     )
     lists = _Memory()
     taken = write_list(
-        metadata, lists, [manifest], snapshot_id=_SNAPSHOT, parent_snapshot_id=None, sequence_number=_SEQUENCE
+        _MemoryIO(output),
+        metadata,
+        lists,
+        [manifest],
+        snapshot_id=_SNAPSHOT,
+        parent_snapshot_id=None,
+        sequence_number=_SEQUENCE,
     )
     if taken != 6:
         yield f"a snapshot of 6 rows takes {taken} row ids"

@@ -34,6 +34,7 @@ from harness.tables import (
 from harness.version_3 import add_vectors, append, upgrade
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.manifest import write_manifest_list
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.types import (
@@ -48,6 +49,7 @@ from rewriting import MEMORY, rewrite, rewrite_all_manifests, work
 
 from airflow_provider_floe.engines.local import expire, lineage, reader
 from airflow_provider_floe.errors import CommitConflict, UnsupportedTableFeature, VerificationFailed
+from airflow_provider_floe.iceberg.manifests import snapshot_manifests
 from airflow_provider_floe.policies.model import ExpireSnapshots
 from airflow_provider_floe.tables import Operation
 
@@ -441,6 +443,24 @@ def test_a_commit_to_another_branch_meanwhile_takes_no_id_twice(tmp_path: Path) 
     assert (aside.first_row_id, aside.added_rows) == (30, 5)
     assert snapshot.first_row_id == 35
     assert snapshot.sequence_number == 5
+    assert version_3.rows(table) == before
+
+
+def test_a_manifest_list_of_version_1_that_counts_nothing_still_leaves_room_for_all_row_ids(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 3, properties={"format-version": "1"})
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    manifests = snapshot_manifests(table)
+    for manifest in manifests:
+        for position in range(7, 13):
+            manifest[position] = None
+    with write_manifest_list(1, table.io.new_output(snapshot.manifest_list), 1, None, None, "null") as writer:
+        writer.add_manifests(manifests)
+    upgrade(table)
+    append(table, rows(100, 5))
+    assert {row.row_id for row in version_3.rows(table)} == set(range(35))
+    before = version_3.rows(table)
+    assert rewrite(table).changed
     assert version_3.rows(table) == before
 
 
