@@ -209,6 +209,17 @@ class Target:
         assert _of(found, operation).disposition is Disposition.NO_WORK, _of(found, operation).reasons
         states.check_untouched(before, capture(self.lake, table))
 
+    def changes_nothing(self, table: Table, operation: Operation, settings: Mapping[str, Any] | None = None) -> str:
+        """The engine can do nothing of what the plan found, and the record, whose message is returned, says why."""
+        before = capture(self.lake, table)
+        found = self.run(table, {operation: settings or {}})
+        (record,) = found.records
+        assert record.status is OperationStatus.SUCCESS, record.error
+        assert record.result is not None
+        assert not record.result.changed
+        states.check_untouched(before, capture(self.lake, table))
+        return record.result.message
+
     def refuses(self, text: str, table: Table, operation: Operation, settings: Mapping[str, Any] | None = None) -> None:
         """The plan refuses it with a reason that holds the text, and nothing happens."""
         before = capture(self.lake, table)
