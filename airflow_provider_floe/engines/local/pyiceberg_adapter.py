@@ -33,7 +33,7 @@ from pyiceberg.types import LongType, NestedField
 
 from airflow_provider_floe.engines.local.encodings import DICTIONARIES, Encodings
 from airflow_provider_floe.engines.local.parquet_properties import bloom_filters, known_to_pyiceberg
-from airflow_provider_floe.engines.local.pyiceberg_manifests import data_file, manifest_writer, schema_for_spec
+from airflow_provider_floe.engines.local.pyiceberg_manifests import data_file, schema_for_spec
 
 __all__ = [
     "LAST_UPDATED",
@@ -41,7 +41,6 @@ __all__ = [
     "ROW_ID",
     "ParquetLayout",
     "data_file",
-    "manifest_writer",
     "scan_batches",
     "schema_for_spec",
     "split_by_partition",

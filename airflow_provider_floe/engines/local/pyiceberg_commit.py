@@ -22,7 +22,6 @@ from pyiceberg.typedef import IcebergBaseModel
 from airflow_provider_floe.engines.local.pyiceberg_lists import next_row_id
 from airflow_provider_floe.errors import UnsupportedTableFeature
 
-
 _ONLY_VERSION_1 = ("schema", "partition-spec")
 """Said again by lists of schemas and specs; an upgrade may leave them."""
 
