@@ -45,7 +45,9 @@ def measure(name: str, folder: Path, command: Sequence[Any]) -> Measured | None:
         if done.returncode:
             print(f"  {name}: failed: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1][:200]}")
             return None
-        return Measured(name, **json.loads(done.stdout.strip().splitlines()[-1]))
+        found = Measured(name, **json.loads(done.stdout.strip().splitlines()[-1]))
+        print(f"  {name}: {found.cpu:.1f} CPU s in {found.wall:.1f} s", file=sys.stderr)
+        return found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
