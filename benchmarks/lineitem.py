@@ -122,7 +122,7 @@ def _write(layout: str, scale: float, folder: Path) -> None:
 
     rows = int(ROWS_AT_SCALE_1 * scale)
     rows_each = min(ROWS_PER_SMALL_FILE, rows // (20 if layout == "flat" else 4 * MONTHS))
-    rows_per_group = min(ROWS_PER_GROUP, rows // 6)
+    rows_per_group = min(ROWS_PER_GROUP, rows // 5)
 
     def write(part: tuple[str, pa.Table]) -> None:
         path = folder / part[0]
