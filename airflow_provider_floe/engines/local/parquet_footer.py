@@ -76,7 +76,8 @@ def structs(fields: Struct, field_id: int) -> Sequence[Struct]:
     kind, items = value(fields, field_id, LIST) or (0, [])
     if kind != STRUCT and items:
         raise FooterError(f"field {field_id} of the footer is no list of structures")
-    return items  # type: ignore[no-any-return]
+    found: list[Struct] = items
+    return found
 
 
 def parse_tail(tail: bytes) -> int:
