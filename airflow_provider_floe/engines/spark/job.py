@@ -29,6 +29,8 @@ OUTDATED = "OutdatedJob"
 
 _LEASH_START_SECONDS = 0.3
 _LEASH_POLL_SECONDS = 3.0
+_JUDGE_SECONDS = 0.5
+_HALT_SECONDS = 5.0
 _PROBE_TABLE = "floe_probe_no_such_table"
 
 
@@ -215,15 +217,20 @@ def _any_of(jvm: Any, manifests: list[Any]) -> Any:
 class _Leash:
     """Ends the job when those who wait for it are gone, or say so: a file that they write anew all the time.
 
-    It works wherever the driver runs, and whether or not anyone can reach it.
+    It works wherever the driver runs, and whether or not anyone can reach it, or the storage answers.
 
+    :param halt: ends the JVM at once, without anything that it would do before its end: a commit could still go
+        through meanwhile.
     :param seconds: how long it need not be written anew; None for ever, while it is there.
     :param deadline: seconds since 1970 at which the job has to end; None for no such time.
     """
 
-    def __init__(self, io: Any, path: str, seconds: float | None, deadline: float | None = None) -> None:
+    def __init__(
+        self, io: Any, path: str, seconds: float | None, deadline: float | None = None, *, halt: Any = lambda: None
+    ) -> None:
         self._io = io
         self._path = path
+        self._halt = halt
         self._seconds = seconds
         self._deadline = deadline
         self._last: str | None = None
@@ -238,16 +245,28 @@ class _Leash:
             self.check()
 
     def watch(self) -> None:
-        """Check for ever."""
+        """Check for ever: the time in a thread of its own, since reading may hang."""
+        threading.Thread(target=self._read_for_ever, daemon=True).start()
         while True:
-            self.check()
-            time.sleep(_LEASH_POLL_SECONDS)
+            self._judge()
+            time.sleep(_JUDGE_SECONDS)
 
     def check(self) -> None:
         """End this process where nobody waits for it any more."""
+        self._renew()
+        self._judge()
+
+    def _read_for_ever(self) -> None:
+        while True:
+            self._renew()
+            time.sleep(_LEASH_POLL_SECONDS)
+
+    def _renew(self) -> None:
         text = self._read()
         if text not in (None, self._last):
             self._last, self._changed = text, time.monotonic()
+
+    def _judge(self) -> None:
         if self._last == STOP:
             self._end("told to stop")
         if self._seconds is not None and time.monotonic() - self._changed > self._seconds:
@@ -258,6 +277,9 @@ class _Leash:
     def _end(self, why: str) -> None:
         print(f"floe: {why}", file=sys.stderr)
         sys.stderr.flush()
+        halting = threading.Thread(target=self._halt, daemon=True)
+        halting.start()
+        halting.join(_HALT_SECONDS)
         os._exit(LEASH_LOST)
 
     def _read(self) -> str | None:
@@ -347,7 +369,10 @@ def main(arguments: list[str]) -> int:
             _write(io, pointer["result"], {"error": {"type": OUTDATED, "message": f"it has version {version()}"}})
             return 1
         request = json.loads(_read(io, pointer["request"]))
-    leash = _Leash(io, request["leash"], request["leash_seconds"], request["deadline"])
+    runtime = spark._jvm.java.lang.Runtime.getRuntime()
+    leash = _Leash(
+        io, request["leash"], request["leash_seconds"], request["deadline"], halt=lambda: runtime.halt(LEASH_LOST)
+    )
     leash.expect_renewal()
     threading.Thread(target=leash.watch, daemon=True).start()
     for name, value in request["snapshot_properties"].items():

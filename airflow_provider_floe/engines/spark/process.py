@@ -12,12 +12,35 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from airflow_provider_floe.errors import EngineUnavailable
 
 log = logging.getLogger(__name__)
 
 _APPLICATION = re.compile(r"\b(application_\d+_\d+|driver-\d{14}-\d+)\b")
+_NAME = re.compile(r"floe: .*", re.DOTALL)
 _GRACE_SECONDS = 10.0
+
+
+def end_processes(operation_id: str) -> None:
+    """Kill what spark-submit has running on this host for an operation, whoever started it, and wait for its end."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(_NAME.fullmatch(argument) and operation_id in argument for argument in process.cmdline()):
+                process.kill()
+                found.append(process)
+        except psutil.Error:  # gone meanwhile, or another user's
+            continue
+    _, alive = psutil.wait_procs(found, timeout=_GRACE_SECONDS)
+    if found:
+        log.info("%s: killed %d processes of spark-submit on this host", operation_id, len(found) - len(alive))
+
+
+def application_name(operation: str, table: Sequence[str], operation_id: str) -> str:
+    """By which people, and :func:`end_processes`, know an application."""
+    return f"floe: {operation} {'.'.join(table)} {operation_id}"
 
 
 class SparkSubmit:

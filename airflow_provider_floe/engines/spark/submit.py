@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from pyiceberg.table import Table
@@ -16,6 +16,7 @@ from airflow_provider_floe.engines.base import OperationContext
 from airflow_provider_floe.engines.spark import job
 from airflow_provider_floe.engines.spark.files import JobFiles
 from airflow_provider_floe.engines.spark.outcome import cannot_load, translated
+from airflow_provider_floe.engines.spark.process import application_name, end_processes
 from airflow_provider_floe.errors import EngineUnavailable
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ log = logging.getLogger(__name__)
 LEASH_SECONDS = 60.0
 """A job stops itself when its leash was not renewed for so long: less than a table's lease outlives its holder."""
 _RENEW_SECONDS = 2.0
-_STOPPING_SECONDS = 10.0
-"""What a job takes to notice, and to end."""
+_STOPPING_SECONDS = 30.0
+"""What a job takes to notice, and to end, on a machine that is very busy."""
 _PROBE_SECONDS = 180.0
 
 
@@ -80,8 +81,9 @@ class SubmitRoute:
     def cancel(self, job_id: str) -> bool:
         """Wait until a job that nobody waits for has stopped itself: that needs no way to its cluster.
 
-        One that is still to begin does nothing when it does.
+        One that is still to begin does nothing when it does. What is left of spark-submit on this host is killed first.
         """
+        end_processes(PurePosixPath(job_id).stem)
         seconds = self._leash_seconds + _STOPPING_SECONDS
         log.info("%s: no one waits for it; it stops itself within %.0f s", job_id, seconds)
         time.sleep(seconds)
@@ -150,7 +152,7 @@ class SubmittedJob:
             )
         )
         self.keep_alive()
-        name = f"floe: {self._request['operation']} {'.'.join(self._request['table'])} {operation_id}"
+        name = application_name(self._request["operation"], self._request["table"], operation_id)
         self._submission = self._submit(Path(job.__file__), [str(path)], files=[path], name=name)
         log.info("%s runs as %s", name, self._submission.id)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from harness.tables import SCHEMA, append_files, rows_digest
@@ -114,33 +115,33 @@ def test_an_application_out_of_reach_stops_itself(spark: Spark, namespace: str) 
     assert table.metadata.current_snapshot_id == snapshot
 
 
-def test_a_killed_worker_leaves_no_application_behind(spark: Spark, namespace: str) -> None:
+@pytest.mark.parametrize("known", ["as it is on record", "by its leash alone"])
+def test_nothing_of_a_killed_worker_runs_once_it_is_said_to_be_over(spark: Spark, namespace: str, known: str) -> None:
     table = small(spark, namespace, "orphaned")
     digest, snapshot = rows_digest(table), table.metadata.current_snapshot_id
+    operation_id = f"op-{uuid4().hex}"
     worker = os.fork()
     if worker == 0:  # what Airflow does for each task
         try:
             engine = spark.engine(leash_seconds=5)
-            run(engine, table, RewriteDataFiles(), now_context(table), operation_id="op-orphaned")
+            run(engine, table, RewriteDataFiles(), now_context(table), operation_id=operation_id)
         finally:
             os._exit(0)
-    while len(running("op-orphaned")) < 1:
+    while len(running(operation_id)) < 1:
         time.sleep(0.05)
     os.kill(worker, signal.SIGKILL)
     os.waitpid(worker, 0)
-    assert running("op-orphaned")
+    assert running(operation_id)
 
     engine = spark.engine(leash_seconds=5)
     assert isinstance(engine, RemoteEngine)
-    assert engine.cancel("spark-submit:whichever")
+    job = f"spark-submit:{table.location()}/_floe/{operation_id if known == 'as it is on record' else 'another'}.leash"
+    assert engine.cancel(job)
+    assert not running(operation_id)
     table.refresh()
     current = table.metadata.current_snapshot()
     assert current is not None
-    while running("op-orphaned"):
-        time.sleep(0.2)
-    table.refresh()
-    assert table.metadata.current_snapshot_id == current.snapshot_id, "nothing lands once it is said to be over"
-    ours = current.summary is not None and current.summary[OPERATION_ID_PROPERTY] == "op-orphaned"
+    ours = current.summary is not None and current.summary.get(OPERATION_ID_PROPERTY) == operation_id
     assert ours or current.snapshot_id == snapshot
     assert rows_digest(table) == digest
 
