@@ -251,7 +251,7 @@ class RewriteDataFiles(OperationSettings):
     """Delete files that must reach a data file before it is rewritten to apply them."""
     remove_dangling_deletes: bool = False
     output_spec_id: NonNegativeInt | None = None
-    """Partition spec of the files written; default: the table's current one."""
+    """Partition spec of the files written; default: the table's current one (engine local: the one that rows have)."""
 
     @model_validator(mode="after")
     def _columns_fit_strategy(self) -> Self:

@@ -5,11 +5,13 @@
 Of the options, that Spark has a use for settings of the session only (``--conf spark.sql...``).
 
 So what spark-submit spends most of its time on, the start of Java and of Spark, is spent once for many submissions.
-Each has a Spark session of its own. Service ``spark-gateway-3.5`` tells by environment variables where that Spark is.
+Each has a Spark session of its own, and waits until those before it are over. Service ``spark-gateway-3.5`` tells by environment variables where that Spark is.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import runpy
 import sys
 from itertools import pairwise
@@ -35,15 +37,17 @@ def main(arguments: list[str]) -> None:
         if option == "--conf" and setting.startswith("spark.sql."):
             session.conf().set(*setting.split("=", 1))
     sys.argv = arguments[application:]
-    _forget_commit_properties(jvm)
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    finally:
+    with open(Path(os.environ["SPARK_CONF_DIR"], "applications.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one after the other, as what they put into their commits is of the process
         _forget_commit_properties(jvm)
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        finally:
+            _forget_commit_properties(jvm)
 
 
 def _forget_commit_properties(jvm: Any) -> None:
-    """They are of the whole Java process, and would stand in the commits of whatever comes next."""
+    """They would stand in the commits of whatever comes next."""
     properties = jvm.org.apache.iceberg.EnvironmentContext
     for name in [name for name in properties.get() if name.startswith("floe.")]:
         properties.remove(name)
