@@ -5,7 +5,8 @@
 Of the options, that Spark has a use for settings of the session only (``--conf spark.sql...``).
 
 So what spark-submit spends most of its time on, the start of Java and of Spark, is spent once for many submissions.
-Each has a Spark session of its own, and waits until those before it are over. Service ``spark-gateway-3.5`` tells by environment variables where that Spark is.
+Each has a Spark session of its own, and waits until those before it are over. Service ``spark-gateway-3.5`` tells by
+environment variables where that Spark is.
 """
 
 from __future__ import annotations
