@@ -14,7 +14,7 @@ from airflow_provider_floe.catalogs.rest_transport import TimedAdapter
 from airflow_provider_floe.tables import Operation
 
 DELEGATION_HEADER = "header.X-Iceberg-Access-Delegation"
-_DELEGATIONS = {"vended-credentials": "vended-credentials", "none": ""}
+_DELEGATIONS = ("vended-credentials", "none")
 _STORAGE_KEYS = ("s3.access-key-id", "adls.account-key", "adls.sas-token", "adls.client-id", "gcs.oauth2.token")
 
 
@@ -28,6 +28,8 @@ class RestKind:
     """What the warehouse names, for servers that need one."""
     scope: ClassVar[str | None] = None
     """OAuth2 scope where the connection names none."""
+    no_delegation: ClassVar[str] = ""
+    """What servers are told that are not asked to let their clients into the storage."""
 
     def properties(self, connection: ConnectionFields) -> dict[str, str]:
         """See :meth:`CatalogKind.properties`."""
@@ -87,7 +89,7 @@ class RestKind:
             raise wrong(connection, field, problem, "use vended-credentials, or none and keys in 'properties'")
         if wanted not in _DELEGATIONS:
             raise wrong(connection, field, f"{wanted!r} is not known", f"use {' or '.join(_DELEGATIONS)}")
-        return {DELEGATION_HEADER: _DELEGATIONS[wanted]}
+        return {DELEGATION_HEADER: self.no_delegation if wanted == "none" else wanted}
 
     def _login(self, connection: ConnectionFields, found: dict[str, str]) -> dict[str, str]:
         """Login and password are client id and secret; a password alone is a token."""

@@ -28,11 +28,15 @@ class PolarisKind(RestKind):
 
 
 class LakekeeperKind(RestKind):
-    """Kind ``lakekeeper``: a warehouse is needed; with OAuth2 its identity provider is the ``oauth2_server_uri``."""
+    """Kind ``lakekeeper``: a warehouse is needed; with OAuth2 its identity provider is the ``oauth2_server_uri``.
+
+    Clients that ask for nothing are given what the warehouse has, remote signing too, in place of their own keys.
+    """
 
     name = "lakekeeper"
     example = "https://lakekeeper.example.com/catalog"
     warehouse_is = "the name of the Lakekeeper warehouse"
+    no_delegation = "client-managed"
 
 
 class GravitinoKind(RestKind):

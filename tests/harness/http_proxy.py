@@ -8,9 +8,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import urlsplit
+
+from harness.http_server import HttpServer, Reply, Request, running
 
 _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length")
 
@@ -31,7 +31,7 @@ class Answer:
     times: int = 1
 
 
-class HttpProxy:
+class HttpProxy(HttpServer):
     """A running proxy.
 
     :ivar uri: scheme and address that stand for the server's.
@@ -40,14 +40,17 @@ class HttpProxy:
     """
 
     def __init__(self, target: str) -> None:
+        super().__init__()
         self.target = urlsplit(target).netloc
         self.requests: list[tuple[str, str]] = []
         self.answers: list[Answer] = []
         self.lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"owner": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
-        self.uri = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def serve(self, request: Request) -> Reply:
+        """What is answered here, else what the server answers."""
+        if answer := self.take(request.method, request.path):
+            return Reply(answer.status, {"Content-Type": "application/json", **answer.headers}, answer.body)
+        return self.forward(request)
 
     def take(self, method: str, path: str) -> Answer | None:
         """The answer for a request, which is then one less."""
@@ -59,50 +62,21 @@ class HttpProxy:
                     return answer
         return None
 
+    def forward(self, request: Request) -> Reply:
+        """What the server answers."""
+        server = http.client.HTTPConnection(self.target, timeout=120)
+        try:
+            # with the Host that the client knows, so that addresses in answers lead back here
+            server.request(request.method, request.path, request.body, dict(request.headers.items()))
+            found = server.getresponse()
+            headers = {name: value for name, value in found.getheaders() if name.lower() not in _HOP_BY_HOP}
+            return Reply(found.status, headers, found.read())
+        finally:
+            server.close()
+
 
 @contextmanager
 def http_proxy(target: str) -> Iterator[HttpProxy]:
     """A proxy before the server of that URI."""
-    proxy = HttpProxy(target)
-    thread = threading.Thread(target=proxy.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(HttpProxy(target)) as proxy:
         yield proxy
-    finally:
-        proxy.http.shutdown()
-        proxy.http.server_close()
-        thread.join()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    owner: HttpProxy
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if answer := self.owner.take(self.command, self.path):
-            self._send(answer.status, {"Content-Type": "application/json", **answer.headers}, answer.body)
-            return
-        server = http.client.HTTPConnection(self.owner.target, timeout=120)
-        try:
-            # with the Host that the client knows, so that addresses in answers lead back here
-            server.request(self.command, self.path, body, dict(self.headers.items()))
-            found = server.getresponse()
-            headers = {name: value for name, value in found.getheaders() if name.lower() not in _HOP_BY_HOP}
-            self._send(found.status, headers, found.read())
-        finally:
-            server.close()
-
-    do_GET = do_HEAD = do_POST = do_DELETE = _serve
-
-    def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)

@@ -58,6 +58,7 @@ class CatalogUnderTest:
     :ivar names: likewise names of tables.
     :ivar refuses: operations that Floe must not do there, each with words of the documented reason.
     :ivar engines: those elsewhere that speak to it: ``trino``, ``spark``.
+    :ivar imitated: whether a gateway before another catalog stands in for it.
     """
 
     name: str
@@ -69,6 +70,7 @@ class CatalogUnderTest:
     names: tuple[str, ...] = ()
     refuses: Mapping[Operation, str] = field(default_factory=dict)
     engines: tuple[str, ...] = ("trino", "spark")
+    imitated: bool = False
 
 
 def connection_fields(connection: Mapping[str, Any], conn_id: str = NAME) -> ConnectionFields:

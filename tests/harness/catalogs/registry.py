@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from harness.catalogs.base import CatalogUnderTest, Place
+from harness.catalogs.gateways import GRAVITINO, LAKEKEEPER, POLARIS
 from harness.catalogs.servers import HIVE, NESSIE, REST, SEAWEEDFS, SQL, wrong_places
 
 VARIABLE = "FLOE_TEST_CATALOG_"
 """``FLOE_TEST_CATALOG_NESSIE='{"conn_type": "floe", ...}'`` points the tests of a catalog at another server."""
 
 
-STARTED = (REST, SEAWEEDFS, NESSIE, HIVE, SQL)
+STARTED = (REST, SEAWEEDFS, NESSIE, HIVE, SQL, POLARIS, LAKEKEEPER, GRAVITINO)
 """Those that the tests start themselves, which is what the documentation speaks of. To add one, say in a
 ``CatalogUnderTest`` how it is started and what it refuses, list it here, and give it a row in ``docs/catalogs.md``.
 """
@@ -37,4 +38,4 @@ def _elsewhere(catalog: CatalogUnderTest) -> CatalogUnderTest:
     def given() -> Iterator[Place]:
         yield Place(connection, wrong_places(connection) if "uri" in connection["extra"] else {})
 
-    return replace(catalog, open=given, engines=())
+    return replace(catalog, open=given, engines=(), imitated=False)

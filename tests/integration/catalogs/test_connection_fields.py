@@ -131,6 +131,7 @@ def test_fields_of_other_kinds_that_the_form_left_empty_are_no_mistake() -> None
         ({"properties": {"s3.access-key-id": "mine"}, "access_delegation": "vended-credentials"}, "vended-credentials"),
         ({"properties": {"s3.access-key-id": "a", "header.X-Iceberg-Access-Delegation": "theirs"}}, "theirs"),
         ({"access_delegation": "none"}, ""),
+        ({"catalog_kind": "lakekeeper", "warehouse": "w", "access_delegation": "none"}, "client-managed"),
     ],
 )
 def test_credentials_of_the_storage_are_asked_for_unless_the_connection_has_some(

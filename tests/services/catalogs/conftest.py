@@ -20,9 +20,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run on every catalog what names none, and on every version of the engines that speak to it what asks for one."""
     if "version" in metafunc.fixturenames:
         everywhere = metafunc.config.getoption("all_versions")
-        tested = [one for one in catalogs() if everywhere or one.name != "iceberg-rest"]
+        tested = [one for one in catalogs() if everywhere or not (one.imitated or one.name == "iceberg-rest")]
         versions = ALWAYS + ALSO if everywhere else ALWAYS
-        cases = [(one, version) for one in tested for version in versions if version.partition("-")[0] in one.engines]
+        cases = [
+            (one, version)
+            for one in tested
+            for version in (ALWAYS if one.imitated else versions)
+            if version.partition("-")[0] in one.engines
+        ]
         ids = [f"{one.name}-{version}" for one, version in cases]
         metafunc.parametrize(("under_test", "version"), cases, ids=ids, indirect=["under_test"])
         return
