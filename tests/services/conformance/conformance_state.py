@@ -106,7 +106,7 @@ def check_data_rewrite(before: State, after: State, record: OperationRecord, set
     result = _result(record)
     gone = [file for path, file in before.data.items() if path not in after.data]
     new = [file for path, file in after.data.items() if path not in before.data]
-    assert (result.files_rewritten, result.files_added) == (len(gone), len(new))
+    assert (result.files_rewritten, result.files_added) == (len(gone), len(new)), result
     assert result.bytes_rewritten == sum(file.file_size_in_bytes for file in gone)
     assert result.bytes_added == sum(file.file_size_in_bytes for file in new)
     assert result.delete_files_removed == before.deletes.total() - after.deletes.total()
