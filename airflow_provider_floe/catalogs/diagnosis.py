@@ -41,6 +41,9 @@ def advice(connection: ConnectionFields, properties: Mapping[str, str], server: 
         wait = response.headers.get("Retry-After") if response is not None else None
         asked = f" and asks to be left alone for {wait} (seconds or date)" if wait else ""
         return f"{server} is busy{asked}: try again later"
+    if "MissingOrInvalidRealm" in str(error):
+        place = "the extra" if connection.conn_type == "iceberg" else "field 'properties'"
+        return f"correct 'header.Polaris-Realm' in {place}: {server} has no such realm"
     if isinstance(error, OAuthError) or (response is not None and _is_token_request(properties, response.url)):
         return _of_sign_in(connection, properties, response, str(error))
     if isinstance(error, _DENIED):
@@ -115,7 +118,7 @@ def _of_denial(connection: ConnectionFields, properties: Mapping[str, str], erro
 
 def _of_answer(connection: ConnectionFields, server: str, told: str) -> str | None:
     """By the words of the catalog's answer."""
-    if re.search(r"(?i)credential vending|no credential provider|no credentials are available", told):
+    if re.search(r"(?i)credential vending|no credential provider|no credentials are available|remote signing", told):
         set_none = "set field 'access_delegation' to none, and give those of the storage in 'properties'"
         if connection.conn_type == "iceberg":
             header = '"header.X-Iceberg-Access-Delegation": ""'

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.catalog.rest import RestCatalog, TableResponse
+from pyiceberg.exceptions import RESTError
+from pyiceberg.table import Table
 from requests import Session
 
 from airflow_provider_floe.catalogs.base import ConnectionFields
@@ -15,6 +18,8 @@ from airflow_provider_floe.tables import Operation
 
 DELEGATION_HEADER = "header.X-Iceberg-Access-Delegation"
 _DELEGATIONS = ("vended-credentials", "none")
+_SIGNING = re.compile(r"(s3\.)?(remote-signing-enabled|signer(\.\w+)?)|py-io-impl")
+"""What catalogs tell clients whose requests to the storage they sign."""
 _STORAGE_KEYS = ("s3.access-key-id", "adls.account-key", "adls.sas-token", "adls.client-id", "gcs.oauth2.token")
 
 
@@ -118,3 +123,17 @@ class TimedRestCatalog(RestCatalog):
     def _refresh_token(self) -> None:
         if self._session.auth is not None:
             super()._refresh_token()
+
+    def _response_to_table(self, identifier_tuple: tuple[str, ...], table_response: TableResponse) -> Table:
+        """A catalog that signs requests is of no use, but does not matter to those who have keys of their own."""
+        config = table_response.config
+        if config.get("s3.remote-signing-enabled") == "true" and "s3.access-key-id" not in config:
+            if not any(key in self.properties for key in _STORAGE_KEYS):
+                raise RemoteSigningOnly("the catalog offers remote signing of requests to the storage, no credentials")
+            kept = {key: value for key, value in config.items() if not _SIGNING.fullmatch(key)}
+            table_response = table_response.model_copy(update={"config": kept})
+        return super()._response_to_table(identifier_tuple, table_response)
+
+
+class RemoteSigningOnly(RESTError):
+    """The catalog signs its clients' requests to the storage, one by one, and gives them nothing else."""
