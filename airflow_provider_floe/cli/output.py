@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _INDENT = "    "
-_LEAST_WIDTH = 30
+_LEAST_WIDTH = 20
 
 
 def print_json(value: Any) -> None:
