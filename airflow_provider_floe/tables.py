@@ -16,6 +16,7 @@ class Operation(StrEnum):
     REWRITE_DATA_FILES = "rewrite_data_files"
     REWRITE_POSITION_DELETE_FILES = "rewrite_position_delete_files"
     REWRITE_MANIFESTS = "rewrite_manifests"
+    COMPUTE_TABLE_STATS = "compute_table_stats"
     EXPIRE_SNAPSHOTS = "expire_snapshots"
     REMOVE_ORPHAN_FILES = "remove_orphan_files"
 
@@ -42,6 +43,7 @@ _POLICY_KEYS = {
     Operation.REWRITE_DATA_FILES: "rewriteDataFiles",
     Operation.REWRITE_POSITION_DELETE_FILES: "rewritePositionDeleteFiles",
     Operation.REWRITE_MANIFESTS: "rewriteManifests",
+    Operation.COMPUTE_TABLE_STATS: "computeTableStats",
     Operation.EXPIRE_SNAPSHOTS: "expireSnapshots",
     Operation.REMOVE_ORPHAN_FILES: "orphanCleanup",
 }
@@ -50,7 +52,10 @@ DELETE_FILE_OPERATIONS = (Operation.REWRITE_DATA_FILES, Operation.REWRITE_POSITI
 """The operations that leave fewer delete files: the first applies them, the second compacts them."""
 
 RUN_ORDER: tuple[Operation, ...] = tuple(Operation)
-"""The order of operations on one table: each later one profits from, and never undoes, the earlier ones."""
+"""The order of operations on one table: each later one profits from, and never undoes, the earlier ones.
+
+Statistics belong to one snapshot: they are computed of the one that the rewrites leave, which expiry keeps.
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,6 +12,7 @@ from airflow_provider_floe.engines.capabilities import Capabilities, OperationCa
 from airflow_provider_floe.engines.local.capabilities import local_capabilities
 from airflow_provider_floe.engines.spark.capabilities import ACTIONS, OPTIONS, WANTED, spark_capabilities
 from airflow_provider_floe.engines.trino.capabilities import (
+    ANALYSIS,
     CALLS,
     CLEAN_METADATA,
     RETAIN_LAST,
@@ -33,8 +34,8 @@ def columns() -> dict[str, Capabilities]:
         "local": local_capabilities("any"),
         "Spark 3.5 by spark-submit": _spark(WANTED, OPTIONS, ACTIONS, java=True),
         "Spark 4.1 by Spark Connect": _spark(WANTED, (), (), java=False),
-        "Trino 476": _trino(frozenset(CALLS) - _NEWER, {TARGET_SIZE}),
-        "Trino 483": _trino(CALLS, ()),
+        "Trino 476": _trino(frozenset(CALLS) - _NEWER, {TARGET_SIZE, ANALYSIS}),
+        "Trino 483": _trino(CALLS, {ANALYSIS}),
     }
 
 
@@ -134,10 +135,12 @@ def _spark_dependent() -> Iterable[tuple[str, str]]:
 
 
 def _trino_dependent() -> Iterable[tuple[str, str]]:
-    full = _trino(CALLS, {TARGET_SIZE})
+    properties = {TARGET_SIZE, ANALYSIS}
+    full = _trino(CALLS, properties)
     for call in CALLS:
-        yield f"`{call}`", _lost(full, _trino(frozenset(CALLS) - {call}, {TARGET_SIZE}))
-    yield f"session property `{TARGET_SIZE}`", _lost(full, _trino(CALLS, ()))
+        yield f"`{call}`", _lost(full, _trino(frozenset(CALLS) - {call}, properties))
+    for name in sorted(properties):
+        yield f"session property `{name}`", _lost(full, _trino(CALLS, properties - {name}))
 
 
 def _lost(full: Capabilities, less: Capabilities) -> str:

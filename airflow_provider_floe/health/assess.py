@@ -19,8 +19,10 @@ from airflow_provider_floe.iceberg.features import table_features
 from airflow_provider_floe.iceberg.orphan_search import orphan_work
 from airflow_provider_floe.iceberg.retention import expire_work
 from airflow_provider_floe.iceberg.selection import manifest_work, rewrite_work
+from airflow_provider_floe.iceberg.statistics import statistics_work
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import (
+    ComputeTableStats,
     ExpireSnapshots,
     HealthThresholds,
     OperationSettings,
@@ -109,6 +111,8 @@ def _find(
             return _rewrite_position_deletes(table, settings, reading)
         case RewriteManifests():
             return manifest_work(table, settings)
+        case ComputeTableStats():
+            return statistics_work(table.metadata, settings)
         case ExpireSnapshots():
             return expire_work(table, settings, now)
         case OrphanCleanup():

@@ -19,6 +19,7 @@ from airflow_provider_floe.engines.local.expire_commit import give_back_refs
 from airflow_provider_floe.errors import FloeError, LeaseBusy, LeaseLost, TableNotFound, UnsafeOperation
 from airflow_provider_floe.iceberg.listing import delete_files
 from airflow_provider_floe.iceberg.reachability import reachable
+from airflow_provider_floe.iceberg.statistics import written_statistics
 from airflow_provider_floe.maintenance.context import dead_outputs
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.events import Event, EventKind
@@ -168,6 +169,8 @@ def _evidence(record: OperationRecord, table: Table) -> OperationResult | None:
                 files_deleted=0,
             )
         return None
+    if record.operation is Operation.COMPUTE_TABLE_STATS:
+        return _statistics_evidence(record, table)
     evidence = record.commit_detail.get(SUMMARY_EVIDENCE) or {OPERATION_ID_PROPERTY: record.id}
     ours = [
         snapshot
@@ -186,6 +189,21 @@ def _evidence(record: OperationRecord, table: Table) -> OperationResult | None:
         snapshot_before=ours[0].parent_snapshot_id,
         snapshot_after=ours[-1].snapshot_id,
         **totals,
+    )
+
+
+def _statistics_evidence(record: OperationRecord, table: Table) -> OperationResult | None:
+    """Statistics make no snapshot and bear no operation id: those that are there now and were not before are it."""
+    entry = written_statistics(table.metadata, record.commit_detail) if record.commit_detail else None
+    if entry is None:
+        return None
+    return OperationResult(
+        changed=True,
+        message=f"the statistics of snapshot {entry.snapshot_id} are there: {entry.statistics_path}",
+        files_added=1,
+        bytes_added=entry.file_size_in_bytes,
+        snapshot_before=record.commit_detail["snapshot_before"],
+        snapshot_after=table.metadata.current_snapshot_id,
     )
 
 

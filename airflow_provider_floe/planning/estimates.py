@@ -9,6 +9,9 @@ from airflow_provider_floe.text import bytes_text, count_text
 
 _NOUNS = {Operation.REWRITE_MANIFESTS: "manifest", Operation.REWRITE_POSITION_DELETE_FILES: "delete file"}
 
+_ONE_WAY = (Operation.COMPUTE_TABLE_STATS, Operation.EXPIRE_SNAPSHOTS, Operation.REMOVE_ORPHAN_FILES)
+"""Operations that put nothing in the place of what they read or delete."""
+
 
 def estimate(operation: Operation, report: HealthReport) -> Estimate:
     """From the work that the assessment found; where it could not know, the most that the table can ask for."""
@@ -36,6 +39,6 @@ def estimate_text(operation: Operation, expected: Estimate) -> str:
     before = f"{count_text(expected.files_in, noun)}, {bytes_text(expected.bytes_in)}"
     if not expected.known:
         return f"at most {before}" if expected.bytes_in else "unknown"
-    if operation is Operation.REMOVE_ORPHAN_FILES or operation is Operation.EXPIRE_SNAPSHOTS:
+    if operation in _ONE_WAY:
         return before
     return f"{before} -> {count_text(expected.files_out, noun)}, {bytes_text(expected.bytes_out)}"

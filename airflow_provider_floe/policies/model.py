@@ -349,6 +349,16 @@ class RewriteManifests(OperationSettings):
     rewrite_if: RewriteIf | None = None
 
 
+class ComputeTableStats(OperationSettings):
+    """Settings of ``compute_table_stats``: the numbers of distinct values that engines plan their joins by."""
+
+    columns: list[str] = Field(default_factory=list)
+    """Top-level columns; default: all of a primitive type."""
+    min_changed_share: NonNegativeFloat = 0.1
+    """Rows written or deleted since the newest statistics, divided by the rows there were, from which on they are
+    computed anew; 0: whenever the current snapshot has none."""
+
+
 class Schedule(Document):
     """When an operation runs."""
 
@@ -392,6 +402,8 @@ class Policy(Document):
     rewrite_position_delete_files_schedule: Schedule | None = None
     rewrite_manifests: RewriteManifests | None = None
     rewrite_manifests_schedule: Schedule | None = None
+    compute_table_stats: ComputeTableStats | None = None
+    compute_table_stats_schedule: Schedule | None = None
     health_thresholds: HealthThresholds = Field(default_factory=HealthThresholds)
     trigger_conditions: TriggerConditions | None = None
 
@@ -434,6 +446,7 @@ _FIELDS = {
     Operation.REMOVE_ORPHAN_FILES: "orphan_cleanup",
     Operation.REWRITE_POSITION_DELETE_FILES: "rewrite_position_delete_files",
     Operation.REWRITE_MANIFESTS: "rewrite_manifests",
+    Operation.COMPUTE_TABLE_STATS: "compute_table_stats",
 }
 
 SETTINGS_MODELS: dict[Operation, type[OperationSettings]] = {
@@ -442,4 +455,5 @@ SETTINGS_MODELS: dict[Operation, type[OperationSettings]] = {
     Operation.REMOVE_ORPHAN_FILES: OrphanCleanup,
     Operation.REWRITE_POSITION_DELETE_FILES: RewritePositionDeleteFiles,
     Operation.REWRITE_MANIFESTS: RewriteManifests,
+    Operation.COMPUTE_TABLE_STATS: ComputeTableStats,
 }

@@ -29,11 +29,19 @@ _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
     },
 }
 
+_NO_SKETCHES = OperationCapability(
+    supported=False,
+    reason="the local engine has no library for theta sketches, in which distinct values are counted: use engine spark "
+    "or trino",
+)
+
 
 def local_capabilities(version: str) -> Capabilities:
-    """Every setting of every operation is honoured, at any value."""
-    operations = {}
+    """Every setting of every operation that there is is honoured, at any value."""
+    operations = {Operation.COMPUTE_TABLE_STATS: _NO_SKETCHES}
     for operation, model in SETTINGS_MODELS.items():
+        if operation in operations:
+            continue
         operations[operation] = OperationCapability(
             honoured=frozenset(field.alias or name for name, field in model.model_fields.items()),
             refused_features={feature.value: why for feature, why in _REFUSED_FEATURES[operation].items()},

@@ -16,7 +16,7 @@ from airflow_provider_floe.engines.capabilities import Capabilities
 from airflow_provider_floe.engines.local import expire, orphans, rewrite_data, rewrite_deletes, rewrite_manifests
 from airflow_provider_floe.engines.local.capabilities import local_capabilities
 from airflow_provider_floe.engines.local.pyiceberg_self_test import self_test
-from airflow_provider_floe.errors import StorageUnavailable
+from airflow_provider_floe.errors import StorageUnavailable, UnsupportedSetting
 from airflow_provider_floe.tables import Operation
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,9 @@ class LocalEngine:
 
     def execute(self, request: OperationRequest, context: OperationContext) -> OperationResult:
         """Run one operation to its end; see :class:`~airflow_provider_floe.engines.base.Engine`."""
-        self.probe()
+        capability = self.probe().operation(request.operation)
+        if not capability.supported:
+            raise UnsupportedSetting(f"{request.table}: {capability.reason}")
         try:
             result = _OPERATIONS[request.operation](request, context, self._memory_limit_bytes)
         except (OSError, BaseError) as error:

@@ -27,6 +27,7 @@ WANTED: Mapping[str, Mapping[str, Any]] = {
     },
     "rewrite_position_delete_files": {"options": {"rewrite-all": "false"}},
     "rewrite_manifests": {"use_caching": False, "spec_id": 0},
+    "compute_table_stats": {"snapshot_id": 1, "columns": ["a"]},
     "expire_snapshots": {"snapshot_ids": [1], "stream_results": True, "clean_expired_metadata": True},
     "remove_orphan_files": {
         "file_list_view": _VIEW,
@@ -42,6 +43,7 @@ _NEEDED = {
     Operation.REWRITE_DATA_FILES: {"strategy", "options"},
     Operation.REWRITE_POSITION_DELETE_FILES: {"options"},
     Operation.REWRITE_MANIFESTS: {"use_caching", "spec_id"},
+    Operation.COMPUTE_TABLE_STATS: {"snapshot_id", "columns"},
     Operation.EXPIRE_SNAPSHOTS: {"snapshot_ids", "stream_results"},
     Operation.REMOVE_ORPHAN_FILES: {"file_list_view", "location", "prefix_mismatch_mode"},
 }
@@ -89,6 +91,9 @@ _REFUSED_FEATURES: dict[Operation, dict[TableFeature, str]] = {
     },
     Operation.REWRITE_MANIFESTS: {
         TableFeature.FORMAT_V3: guards.ROW_IDS,
+        TableFeature.ENCRYPTED: guards.ENCRYPTED,
+    },
+    Operation.COMPUTE_TABLE_STATS: {
         TableFeature.ENCRYPTED: guards.ENCRYPTED,
     },
     Operation.EXPIRE_SNAPSHOTS: {

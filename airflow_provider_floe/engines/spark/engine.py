@@ -10,12 +10,20 @@ from typing import Any
 from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
 from airflow_provider_floe.engines.capabilities import Capabilities, OperationCapability, refused_settings
 from airflow_provider_floe.engines.local.expire import expiry_happened
-from airflow_provider_floe.engines.spark import expire, orphans, rewrite_data, rewrite_deletes, rewrite_manifests
+from airflow_provider_floe.engines.spark import (
+    expire,
+    orphans,
+    rewrite_data,
+    rewrite_deletes,
+    rewrite_manifests,
+    statistics,
+)
 from airflow_provider_floe.engines.spark.capabilities import WANTED, route_refusals, spark_capabilities
 from airflow_provider_floe.engines.spark.changes import own_snapshots
 from airflow_provider_floe.engines.spark.route import SparkAccess, SparkRoute, run
 from airflow_provider_floe.engines.spark.task import Begun, Order, SparkTask
 from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError, EngineUnavailable, UnsupportedSetting
+from airflow_provider_floe.iceberg.statistics import written_statistics
 from airflow_provider_floe.policies.model import OperationSettings
 from airflow_provider_floe.tables import Operation
 
@@ -27,6 +35,7 @@ _OPERATIONS: dict[Operation, tuple[_Prepare, _Report]] = {
     Operation.REWRITE_DATA_FILES: (rewrite_data.prepare, rewrite_data.report),
     Operation.REWRITE_POSITION_DELETE_FILES: (rewrite_deletes.prepare, rewrite_deletes.report),
     Operation.REWRITE_MANIFESTS: (rewrite_manifests.prepare, rewrite_manifests.report),
+    Operation.COMPUTE_TABLE_STATS: (statistics.prepare, statistics.report),
     Operation.EXPIRE_SNAPSHOTS: (expire.prepare, expire.report),
     Operation.REMOVE_ORPHAN_FILES: (orphans.prepare, orphans.report),
 }
@@ -152,4 +161,6 @@ def _committed(task: SparkTask, begun: Begun) -> bool:
     table = task.context.load_table()
     if task.request.operation is Operation.EXPIRE_SNAPSHOTS:
         return expiry_happened(table, begun.detail)
+    if task.request.operation is Operation.COMPUTE_TABLE_STATS:
+        return written_statistics(table.metadata, begun.detail) is not None
     return task.evidence_id is not None and bool(own_snapshots(begun.before.snapshot_ids, table, task.evidence_id))

@@ -90,6 +90,12 @@ def rewrite_position_delete_files(
     }
 
 
+def compute_table_stats(table: Sequence[str], snapshot_id: int, columns: Sequence[str]) -> dict[str, Any]:
+    """The call of ``compute_table_stats`` for one snapshot."""
+    arguments = {"table": identifier(list(table)), "snapshot_id": snapshot_id, "columns": list(columns)}
+    return {"procedure": "compute_table_stats", "arguments": arguments}
+
+
 def expire_snapshots(
     table: Sequence[str], snapshot_ids: Sequence[int], *, clean_metadata: bool = False
 ) -> dict[str, Any]:

@@ -23,7 +23,9 @@ CLEAN_METADATA = "expire_snapshots(retention_threshold => '1d', clean_expired_me
 REMOVE_ORPHANS = "remove_orphan_files(retention_threshold => '1d')"
 
 TARGET_SIZE = "target_max_file_size"
-"""Session property of a catalog."""
+ANALYSIS = "collect_extended_statistics_on_write"
+"""Session properties of a catalog; one that collects statistics on write also does so by ``ANALYZE``."""
+_EXTENDED = "extended_statistics_enabled"
 _MINIMUMS = {
     "expire_snapshots_min_retention": (Operation.EXPIRE_SNAPSHOTS, "maxSnapshotAge"),
     "remove_orphan_files_min_retention": (Operation.REMOVE_ORPHAN_FILES, "retentionPeriodInDays"),
@@ -73,8 +75,13 @@ _NO_RETAIN_LAST = f"{_OLDER} retain_last, so it keeps what the table asks for: t
 _NO_TARGET = (
     f"this catalog has no session property {TARGET_SIZE}: set write.target-file-size-bytes on the table, or {_EITHER}"
 )
+_NO_ANALYSIS = (
+    f"this catalog has no session property {ANALYSIS}, or {_EXTENDED} is off (iceberg.extended-statistics.enabled), so "
+    f"that ANALYZE is refused: {_SPARK}"
+)
 
-_V3 = f"Trino's support of format version 3 is not verified here: {_EITHER}"
+_UNVERIFIED = "Trino's support of format version 3 is not verified here"
+_V3 = f"{_UNVERIFIED}: {_EITHER}"
 _ENCRYPTED = f"Trino has no access to encryption keys: {_SPARK}"
 _GC_DISABLED = "gc.enabled=false on the table forbids deleting its files"
 _WRITING = {
@@ -82,10 +89,16 @@ _WRITING = {
     TableFeature.DELETION_VECTORS.value: _V3,
     TableFeature.ENCRYPTED.value: _ENCRYPTED,
 }
+_ANALYSING = {
+    TableFeature.FORMAT_V3.value: f"{_UNVERIFIED}: {_SPARK}",
+    TableFeature.DELETION_VECTORS.value: f"{_UNVERIFIED}: {_SPARK}",
+    TableFeature.ENCRYPTED.value: _ENCRYPTED,
+}
 _DELETING = {**_WRITING, TableFeature.GC_DISABLED.value: _GC_DISABLED}
 _FEATURES = {
     Operation.REWRITE_DATA_FILES: _WRITING,
     Operation.REWRITE_MANIFESTS: _WRITING,
+    Operation.COMPUTE_TABLE_STATS: _ANALYSING,
     Operation.EXPIRE_SNAPSHOTS: _DELETING,
     Operation.REMOVE_ORPHAN_FILES: _DELETING,
 }
@@ -96,8 +109,8 @@ _PROCEDURES = {
     Operation.REMOVE_ORPHAN_FILES: REMOVE_ORPHANS,
 }
 _NO_PROCEDURE = {
-    Operation.REWRITE_POSITION_DELETE_FILES: "Trino has no procedure for delete files alone; its optimize applies them, "
-    f"by rewriting the data: take rewrite_data_files, or {_EITHER}",
+    Operation.REWRITE_POSITION_DELETE_FILES: "Trino has no procedure for delete files alone; its optimize applies "
+    f"them, by rewriting the data: take rewrite_data_files, or {_EITHER}",
 }
 CALLS = (*_PROCEDURES.values(), RETAIN_LAST, CLEAN_METADATA)
 """What a server is asked whether it understands it."""
@@ -109,10 +122,20 @@ def operation_capabilities(
     """Every setting of every operation: those not refused are honoured at any value.
 
     :param understood: the calls above that the server understands.
-    :param properties: the session properties of its Iceberg catalogs.
+    :param properties: the session properties of its Iceberg catalogs, but :data:`ANALYSIS` only where it is allowed.
     """
-    found = {}
+    found: dict[Operation, OperationCapability] = {}
     for operation, model in SETTINGS_MODELS.items():
+        wires = {field.alias or name for name, field in model.model_fields.items()}
+        if operation is Operation.COMPUTE_TABLE_STATS:
+            able = ANALYSIS in properties
+            found[operation] = OperationCapability(
+                supported=able,
+                reason="" if able else _NO_ANALYSIS,
+                honoured=frozenset(wires),
+                refused_features=_FEATURES[operation],
+            )
+            continue
         if operation not in _PROCEDURES:
             found[operation] = OperationCapability(supported=False, reason=_NO_PROCEDURE[operation])
             continue
@@ -123,7 +146,6 @@ def operation_capabilities(
             refused["cleanExpiredMetadata"] = _NO_CLEANING
         if operation is Operation.EXPIRE_SNAPSHOTS and RETAIN_LAST not in understood:
             refused["allowBelowTableRetention"] = _NO_RETAIN_LAST
-        wires = {field.alias or name for name, field in model.model_fields.items()}
         supported = _PROCEDURES[operation] in understood
         found[operation] = OperationCapability(
             supported=supported,
@@ -168,7 +190,7 @@ def catalog_access(session: Session, catalogs: Mapping[str, str]) -> tuple[dict[
     for name, theirs in (catalogs or {name: name for name in iceberg}).items():
         if theirs in iceberg:
             values = _session_properties(session, theirs)
-            properties |= values.keys()
+            properties |= values.keys() - ({ANALYSIS} if values.get(_EXTENDED) == "false" else set())
             access[name] = CatalogAccess(minimum_seconds=_minimums(values))
         else:
             why = f"is one of connector {connectors[theirs]}" if theirs in connectors else "does not exist there"

@@ -16,7 +16,7 @@ from airflow_provider_floe.engines.base import (
 )
 from airflow_provider_floe.engines.capabilities import Capabilities, CatalogAccess, refused_settings
 from airflow_provider_floe.engines.remote import carry_out
-from airflow_provider_floe.engines.trino import expire, orphans, rewrite_data, rewrite_manifests
+from airflow_provider_floe.engines.trino import expire, orphans, rewrite_data, rewrite_manifests, statistics
 from airflow_provider_floe.engines.trino.capabilities import (
     catalog_access,
     operation_capabilities,
@@ -36,12 +36,14 @@ log = logging.getLogger(__name__)
 _SUBMIT: dict[Operation, Callable[[Submission], RemoteJob | OperationResult]] = {
     Operation.REWRITE_DATA_FILES: rewrite_data.submit,
     Operation.REWRITE_MANIFESTS: rewrite_manifests.submit,
+    Operation.COMPUTE_TABLE_STATS: statistics.submit,
     Operation.EXPIRE_SNAPSHOTS: expire.submit,
     Operation.REMOVE_ORPHAN_FILES: orphans.submit,
 }
 _COLLECT: dict[Operation, Callable[[Ended], OperationResult]] = {
     Operation.REWRITE_DATA_FILES: rewrite_data.collect,
     Operation.REWRITE_MANIFESTS: rewrite_manifests.collect,
+    Operation.COMPUTE_TABLE_STATS: statistics.collect,
     Operation.EXPIRE_SNAPSHOTS: expire.collect,
     Operation.REMOVE_ORPHAN_FILES: orphans.collect,
 }

@@ -116,9 +116,16 @@ class Submission(Job):
         :param facts: JSON; what is known now and needed when the procedure has ended.
         :param detail: what the operation record keeps as what is being committed.
         """
+        return self.send_statement(
+            f"ALTER TABLE {self.table_sql} EXECUTE {call}{where}", before=before, facts=facts, detail=detail
+        )
+
+    def send_statement(
+        self, statement: str, *, before: Table, facts: Mapping[str, Any], detail: Mapping[str, Any] | None = None
+    ) -> RemoteJob:
+        """Have the server take a statement, as :meth:`send`."""
         self.context.checkpoint()
-        statement = f"ALTER TABLE {self.table_sql} EXECUTE {call}{where}\n-- floe operation {self.request.operation_id}"
-        answer = self.session.send(statement)
+        answer = self.session.send(f"{statement}\n-- floe operation {self.request.operation_id}")
         if answer.error is not None:
             raise translate(TrinoQueryError(answer.error, answer.query_id), self.session.connection)
         state = {

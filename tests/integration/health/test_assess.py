@@ -19,6 +19,7 @@ from airflow_provider_floe.health.report import HealthReport, IssueType, ScanMod
 from airflow_provider_floe.iceberg.features import table_features
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
 from airflow_provider_floe.policies.model import (
+    ComputeTableStats,
     ExpireSnapshots,
     HealthThresholds,
     OperationSettings,
@@ -33,6 +34,7 @@ ALL: dict[Operation, OperationSettings] = {
     Operation.REWRITE_DATA_FILES: RewriteDataFiles(),
     Operation.REWRITE_POSITION_DELETE_FILES: RewritePositionDeleteFiles(),
     Operation.REWRITE_MANIFESTS: RewriteManifests(),
+    Operation.COMPUTE_TABLE_STATS: ComputeTableStats(),
     Operation.EXPIRE_SNAPSHOTS: ExpireSnapshots(retain_last=1, max_snapshot_age=timedelta(hours=1)),
     Operation.REMOVE_ORPHAN_FILES: OrphanCleanup(),
 }

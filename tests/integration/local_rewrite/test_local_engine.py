@@ -47,7 +47,9 @@ def facts(*features: TableFeature) -> TableFacts:
 def test_every_setting_is_honoured_or_refused(operation: Operation) -> None:
     capability = LocalEngine(MEMORY).probe().operation(operation)
     wires = {field.alias or name for name, field in SETTINGS_MODELS[operation].model_fields.items()}
-    assert capability.supported
+    if not capability.supported:
+        assert "use engine spark or trino" in capability.reason
+        return
     assert capability.honoured | capability.refused.keys() == wires
     assert not capability.honoured & capability.refused.keys()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from harness.tables import create_table, lake, rows
 from pyiceberg.table import Table
+from pyiceberg.table.statistics import BlobMetadata, StatisticsFile
 
 from airflow_provider_floe.catalogs.base import ConnectionFields
 from airflow_provider_floe.catalogs.client import connect
@@ -16,6 +17,7 @@ from airflow_provider_floe.engines.base import SUMMARY_EVIDENCE, OperationReques
 from airflow_provider_floe.engines.capabilities import Capabilities
 from airflow_provider_floe.errors import EngineUnavailable, LeaseBusy, LeaseLost
 from airflow_provider_floe.health.report import TableId
+from airflow_provider_floe.iceberg.statistics import statistics_detail
 from airflow_provider_floe.maintenance.context import RunningOperation
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.leases import held_lease
@@ -105,6 +107,42 @@ def test_a_commit_is_found_by_what_the_engine_wrote_on_its_snapshot(
     assert settled.result.snapshot_after == table.metadata.current_snapshot_id
     assert settled.result.files_added == 1
     assert engine.asked == []
+
+
+@pytest.mark.parametrize(("written", "status"), [(True, OperationStatus.SUCCESS), (False, OperationStatus.INTERRUPTED)])
+def test_statistics_are_found_by_what_is_in_the_metadata_and_was_not(
+    env: Environment, engine: Elsewhere, table: Table, written: bool, status: OperationStatus
+) -> None:
+    put_statistics(table, "before.stats")
+    detail = statistics_detail(table.metadata, [1, 2])
+    record = dead_record(env, "q-1").model_copy(
+        update={"operation": Operation.COMPUTE_TABLE_STATS, "commit_detail": detail, "id": "statistics"}
+    )
+    env.store.save_operation(record)
+    if written:
+        put_statistics(table, "new.stats")
+    settle(env)
+    settled = env.store.operation(record.id)
+    assert settled.status is status
+    assert (settled.result is not None and "new.stats" in settled.result.message) is written
+
+
+def put_statistics(table: Table, name: str) -> None:
+    """Statistics of the current snapshot, as an engine would write them."""
+    current = table.current_snapshot()
+    assert current is not None
+    kind = {"type": "apache-datasketches-theta-v1", "snapshot-id": current.snapshot_id, "sequence-number": 1}
+    entry = StatisticsFile(
+        **{
+            "snapshot-id": current.snapshot_id,
+            "statistics-path": f"{table.location()}/metadata/{name}",
+            "file-size-in-bytes": 100,
+            "file-footer-size-in-bytes": 10,
+            "blob-metadata": [BlobMetadata(**{**kind, "fields": [column]}) for column in (1, 2)],
+        }
+    )
+    with table.update_statistics() as update:
+        update.set_statistics(entry)
 
 
 def test_a_job_without_a_trace_is_cancelled_before_the_next_run(env: Environment, engine: Elsewhere) -> None:

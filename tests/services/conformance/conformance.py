@@ -38,7 +38,7 @@ IN_FULL = ("local", "spark-3.5", "trino-476")
 NEWER = ("spark-4.1", "trino-483")
 
 REWRITE, DELETES = Operation.REWRITE_DATA_FILES, Operation.REWRITE_POSITION_DELETE_FILES
-MANIFESTS = Operation.REWRITE_MANIFESTS
+MANIFESTS, STATISTICS = Operation.REWRITE_MANIFESTS, Operation.COMPUTE_TABLE_STATS
 EXPIRE, ORPHANS = Operation.EXPIRE_SNAPSHOTS, Operation.REMOVE_ORPHAN_FILES
 
 
@@ -194,6 +194,8 @@ class Target:
             states.check_delete_rewrite(before, after, record)
         elif operation is MANIFESTS:
             states.check_manifest_rewrite(before, after, record)
+        elif operation is STATISTICS:
+            states.check_statistics(before, after, record)
         elif operation is EXPIRE:
             states.check_expiry(before, after, record, left_over)
         else:

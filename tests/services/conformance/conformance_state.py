@@ -138,6 +138,20 @@ def check_manifest_rewrite(before: State, after: State, record: OperationRecord)
     _check_commits(before, after, record, result)
 
 
+def check_statistics(before: State, after: State, record: OperationRecord) -> None:
+    """Numbers of statistics, which are of the current snapshot and change nothing else."""
+    check_same_rows(before, after)
+    result = _result(record)
+    assert result.changed
+    assert after.table.metadata.snapshots == before.table.metadata.snapshots
+    current = after.table.metadata.current_snapshot_id
+    assert result.snapshot_before == result.snapshot_after == before.table.metadata.current_snapshot_id == current
+    (entry,) = (one for one in after.table.metadata.statistics if one.snapshot_id == current)
+    assert entry.statistics_path not in before.stored
+    assert after.stored[entry.statistics_path] == entry.file_size_in_bytes == result.bytes_added
+    assert result.files_added == 1
+
+
 def check_expiry(before: State, after: State, record: OperationRecord, left_over: int = 0) -> None:
     """Numbers of an expiry, and that exactly what became unreachable was deleted.
 

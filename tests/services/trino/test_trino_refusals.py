@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -26,6 +27,7 @@ from airflow_provider_floe.health.report import TableFacts
 from airflow_provider_floe.planning.engine_choice import choose_engine
 from airflow_provider_floe.policies.model import (
     SETTINGS_MODELS,
+    ComputeTableStats,
     ExpireSnapshots,
     OperationSettings,
     OrphanCleanup,
@@ -61,6 +63,7 @@ REFUSED: dict[Operation, dict[str, OperationSettings]] = {
         "sortBy": RewriteManifests(sort_by=["part"]),
         "rewriteIf": RewriteManifests.model_validate({"rewriteIf": {"specId": 0}}),
     },
+    Operation.COMPUTE_TABLE_STATS: {},
     Operation.EXPIRE_SNAPSHOTS: {
         "expireSnapshotId": ExpireSnapshots(expire_snapshot_id=1),
         "cleanExpiredMetadata": ExpireSnapshots(clean_expired_metadata=True),
@@ -124,6 +127,16 @@ def test_retention_below_the_servers_minimum_is_refused_in_the_plan(engine: Trin
             assert (choice.engine == "trino") is allowed
             if not allowed:
                 assert "minimum retention of 7 days" in choice.refusals[0]
+
+
+def test_statistics_are_refused_where_the_connection_has_them_switched_off(server: Server) -> None:
+    off = {"lake.extended_statistics_enabled": "false"}
+    place = {"host": server.facts["host"], "port": int(server.facts["port"])}
+    for properties, able in (({}, True), (off, False)):
+        found = TrinoEngine(partial(connect, **place, user="tester", session_properties=properties), {"lake": "lake"})
+        verdict = judge(found.probe(), Operation.COMPUTE_TABLE_STATS, ComputeTableStats(), FACTS, catalog="lake")
+        assert verdict.allowed is able
+        assert able or "extended_statistics_enabled is off" in verdict.refusals[0]
 
 
 def test_the_servers_minimum_holds_even_without_a_plan(

@@ -37,6 +37,8 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "deleteFileThreshold": {"deleteFileThreshold": 2},
     "removeDanglingDeletes": {"removeDanglingDeletes": True},
     "outputSpecId": {"outputSpecId": 1},
+    "columns": {"columns": ["id"]},
+    "minChangedShare": {"minChangedShare": 0},
     "minInputFiles": {"minInputFiles": 2},
     "maxDeleteFiles": {"maxDeleteFiles": 1},
     "maxDeleteBytes": {"maxDeleteBytes": 1},
@@ -121,6 +123,7 @@ def _settings_in_cases() -> dict[Operation, set[str]]:
         "REWRITE": Operation.REWRITE_DATA_FILES,
         "DELETES": Operation.REWRITE_POSITION_DELETE_FILES,
         "MANIFESTS": Operation.REWRITE_MANIFESTS,
+        "STATISTICS": Operation.COMPUTE_TABLE_STATS,
         "EXPIRE": Operation.EXPIRE_SNAPSHOTS,
         "ORPHANS": Operation.REMOVE_ORPHAN_FILES,
     }

@@ -13,7 +13,7 @@ from airflow_provider_floe.planning.budgets import BYTES, OPERATIONS, TABLES, sp
 from airflow_provider_floe.planning.model import Budgets, Disposition, Estimate, PlanItem
 from airflow_provider_floe.tables import RUN_ORDER, Operation
 
-REWRITE, _, MANIFESTS, EXPIRE, ORPHANS = RUN_ORDER
+REWRITE, _, MANIFESTS, _, EXPIRE, ORPHANS = RUN_ORDER
 WHY = "work found: some"
 
 

@@ -17,7 +17,7 @@ from airflow_provider_floe.planning.model import Disposition, OperationHistory
 from airflow_provider_floe.policies.model import Policy
 from airflow_provider_floe.tables import RUN_ORDER, Operation
 
-REWRITE, POSITION_DELETES, MANIFESTS, EXPIRE, ORPHANS = RUN_ORDER
+REWRITE, POSITION_DELETES, MANIFESTS, _, EXPIRE, ORPHANS = RUN_ORDER
 
 ASKS_FOR: dict[IssueType, set[Operation]] = {
     IssueType.TOO_MANY_SMALL_FILES: {REWRITE},

@@ -8,6 +8,7 @@ import pytest
 from plan_builders import engine, policy, report
 
 from airflow_provider_floe.engines.capabilities import OperationCapability
+from airflow_provider_floe.engines.local.capabilities import local_capabilities
 from airflow_provider_floe.planning.engine_choice import LOCAL_LIMIT_BYTES, EngineChoice, choose_engine
 from airflow_provider_floe.policies.model import Policy
 from airflow_provider_floe.tables import Operation
@@ -69,6 +70,18 @@ def test_auto_prefers_an_engine_that_honours_every_setting_to_one_that_ignores_s
     alone = choose(engine(rewrite_data_files=NO_ZORDER), governor=governor)
     assert alone.engine == "local"
     assert alone.ignored == ("setting strategy='ZORDER': it has no z-order",)
+
+
+@pytest.mark.parametrize("able", ["spark", "trino"])
+def test_auto_computes_statistics_on_an_engine_that_can_and_local_refuses_by_name(able: str) -> None:
+    operation, local = Operation.COMPUTE_TABLE_STATS, local_capabilities("1")
+    found = choose(local, engine(able), governor=policy(computeTableStats={}), operation=operation)
+    assert found.engine == able
+    assert "not local: the local engine has no library for theta sketches" in found.reason
+    named = choose(local, engine(able), governor=policy(engine="local", computeTableStats={}), operation=operation)
+    assert named.engine is None
+    assert "use engine spark or trino" in named.refusals[0]
+    assert named.refusals[1] == f"{able} could run it"
 
 
 def test_auto_without_any_able_engine_names_the_reason_of_each() -> None:

@@ -10,7 +10,7 @@ from airflow_provider_floe.planning.estimates import estimate, estimate_text
 from airflow_provider_floe.planning.model import Estimate
 from airflow_provider_floe.tables import RUN_ORDER
 
-REWRITE, _, MANIFESTS, EXPIRE, ORPHANS = RUN_ORDER
+REWRITE, _, MANIFESTS, STATISTICS, EXPIRE, ORPHANS = RUN_ORDER
 SEEN = TableMetrics(
     data_file_count=40, total_data_size_bytes=5 * 1024**3, manifest_count=9, total_manifest_size_bytes=3 * 1024**2
 )
@@ -27,6 +27,12 @@ def test_manifests_are_the_files_of_a_manifest_rewrite() -> None:
     found = work(MANIFESTS, manifests_in=300, manifests_out=2, bytes_in=1024, bytes_out=512)
     expected = estimate(MANIFESTS, report(works=(found,), metrics=SEEN))
     assert estimate_text(MANIFESTS, expected) == "300 manifests, 1 KiB -> 2 manifests, 512 B"
+
+
+def test_statistics_read_files_and_put_none_in_their_place() -> None:
+    found = work(STATISTICS, files_in=12, files_out=1, bytes_in=1024**2)
+    expected = estimate(STATISTICS, report(works=(found,), metrics=SEEN))
+    assert estimate_text(STATISTICS, expected) == "12 files, 1 MiB"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from airflow_provider_floe.planning.planner import plan
 from airflow_provider_floe.policies.resolution import Governance
 from airflow_provider_floe.tables import RUN_ORDER, Operation
 
-REWRITE, _, MANIFESTS, EXPIRE, ORPHANS = RUN_ORDER
+REWRITE, _, MANIFESTS, _, EXPIRE, ORPHANS = RUN_ORDER
 
 
 def words(lines: list[str]) -> str:
@@ -69,8 +69,8 @@ def test_a_plan_reads_from_totals_to_single_decisions() -> None:
         )
     )
     assert explain_plan(made) == [
-        f"Plan {made.id} of scheduled run run-1, 2026-03-10 02:30 UTC, dry run: 1 table, 5 decisions",
-        "  run 1, not governed 2, switched off 1, no work 1",
+        f"Plan {made.id} of scheduled run run-1, 2026-03-10 02:30 UTC, dry run: 1 table, 6 decisions",
+        "  run 1, not governed 3, switched off 1, no work 1",
         "  budget max_bytes_per_hour: this plan takes 1 GiB of 2 GiB",
         "  1 batch to execute",
         "  catalog lake: not assessed, catalog unavailable: connection refused",
@@ -94,6 +94,8 @@ def test_a_plan_reads_from_totals_to_single_decisions() -> None:
         "      why not  no policy that matches has settings for it",
         "  - rewrite_manifests: not governed",
         "      why not  no policy that matches has settings for it",
+        "  - compute_table_stats: not governed",
+        "      why not  no policy that matches has settings for it",
         "  - expire_snapshots: switched off",
         "      why not  policy events has expireSnapshots.enabled=false",
         "  - remove_orphan_files: no work",
@@ -114,7 +116,7 @@ def test_rows_stand_by_rank_with_tables_that_nothing_runs_on_last() -> None:
     some = inputs(report("b", works=(work(REWRITE, files_in=2, files_out=1, bytes_in=10, bytes_out=10),)))
     none = inputs(report("a", works=tuple(work(operation, False) for operation in RUN_ORDER)))
     rows = plan_table_rows(plan(request(none, some)))
-    assert [row["table"] for row in rows] == ["lake.db.b"] * 5 + ["lake.db.a"] * 5
+    assert [row["table"] for row in rows] == ["lake.db.b"] * 6 + ["lake.db.a"] * 6
     assert rows[0] == {
         "table": "lake.db.b",
         "operation": "rewrite_data_files",
@@ -124,4 +126,4 @@ def test_rows_stand_by_rank_with_tables_that_nothing_runs_on_last() -> None:
         "rank": "1",
         "estimate": "2 files, 10 B -> 1 file, 10 B",
     }
-    assert rows[5]["why"] == "nothing to merge"
+    assert rows[6]["why"] == "nothing to merge"

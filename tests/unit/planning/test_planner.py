@@ -27,7 +27,7 @@ from airflow_provider_floe.tables import RUN_ORDER, Operation
 some = settings(max_examples=40)
 """Whole requests are slow to draw."""
 
-REWRITE, _, MANIFESTS, EXPIRE, ORPHANS = RUN_ORDER
+REWRITE, _, MANIFESTS, _, EXPIRE, ORPHANS = RUN_ORDER
 
 
 def decision(made: Plan, operation: Operation, name: str = "t") -> PlanItem:
