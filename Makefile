@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help env test test-services-all fuzz services demo ui lint format bench constraints clean
+.PHONY: help env test test-services-all test-matrix fuzz services demo ui lint format bench constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -45,6 +45,10 @@ test: env ## Check style and types, then run every test (needs Java 17 and 25, a
 test-services-all: env ## Run the tests on real servers, each case on every version of Spark and Trino
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \
 		$(PYTEST) -q tests/services -n 2 --all-versions
+
+test-matrix: env ## Run the local engine on tables of every combination of features, on disk and in S3 (takes hours)
+	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \
+		$(PYTEST) -q tests/integration/local_matrix -n 2 --full-matrix
 
 fuzz: env ## Look for new counterexamples of the properties (test uses the same examples at every run)
 	@AIRFLOW_HOME=$$(mktemp -d) && export AIRFLOW_HOME && trap 'rm -rf "$$AIRFLOW_HOME"' EXIT && \

@@ -68,11 +68,24 @@ def equality_delete(
     :param partition: the partition tuple (as stored in manifests) that the deletes reach; empty for an unpartitioned
         spec, which makes them global.
     """
-    schema = table.schema()
-    fields = [schema.find_field(column) for column in columns]
+    file = prepare_equality_delete(table, rows, columns, partition=partition, spec_id=spec_id)
+    commit_deletes(table, [file])
+    return file
+
+
+def prepare_equality_delete(
+    table: Table,
+    rows: pa.Table,
+    columns: Sequence[str],
+    *,
+    partition: Sequence[Any] = (),
+    spec_id: int | None = None,
+) -> DataFile:
+    """Write an equality delete file without committing it; the parameters are those of :func:`equality_delete`."""
+    fields = [table.schema().find_field(column) for column in columns]
     arrow_schema = schema_to_pyarrow(Schema(*fields), include_field_ids=True)
     path, size = _write(table, rows.select(list(columns)).cast(arrow_schema))
-    file = _data_file(
+    return _data_file(
         path,
         DataFileContent.EQUALITY_DELETES,
         rows.num_rows,
@@ -81,8 +94,6 @@ def equality_delete(
         Record(*partition),
         equality_ids=[field.field_id for field in fields],
     )
-    commit_deletes(table, [file])
-    return file
 
 
 def commit_deletes(table: Table, files: Sequence[DataFile]) -> None:

@@ -118,15 +118,20 @@ def local_path(path: str) -> Path:
     return Path(path.removeprefix("file://").removeprefix("file:"))
 
 
-def missing_files(table: Table) -> list[str]:
-    """What any snapshot of the table names but storage does not have."""
+def referenced_files(table: Table) -> set[str]:
+    """Manifest lists, manifests, data and delete files that any snapshot of the table names."""
     named: set[str] = set()
     for snapshot in table.metadata.snapshots:
         named.add(snapshot.manifest_list)
         for manifest in snapshot.manifests(table.io):
             named.add(manifest.manifest_path)
             named.update(entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
-    return sorted(path for path in named if not local_path(path).exists())
+    return named
+
+
+def missing_files(table: Table) -> list[str]:
+    """What any snapshot of the table names but storage does not have."""
+    return sorted(path for path in referenced_files(table) if not local_path(path).exists())
 
 
 def stored_files(table: Table) -> set[Path]:

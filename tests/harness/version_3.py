@@ -15,7 +15,6 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from harness.tables import local_path
 from pyiceberg.avro.file import AvroFile
 from pyiceberg.io.pyarrow import _dataframe_to_data_files
 from pyiceberg.manifest import DataFile, FileFormat, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
@@ -43,8 +42,10 @@ LINEAGE_SCHEMA = (
 
 def upgrade(table: Table) -> Table:
     """Make a table of an older version one of version 3, in place, as an engine's upgrade does; refreshed."""
-    file = local_path(table.metadata_location)
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format-version": 3, "next-row-id": 0}))
+    with table.io.new_input(table.metadata_location).open() as source:
+        metadata = json.loads(source.read())
+    with table.io.new_output(table.metadata_location).create(overwrite=True) as target:
+        target.write(json.dumps({**metadata, "format-version": 3, "next-row-id": 0}).encode())
     return table.refresh()
 
 
@@ -66,7 +67,7 @@ def add_vectors(table: Table, deletes: Mapping[str, Collection[int]]) -> list[Da
     data = {entry.data_file.file_path: entry.data_file for entry in entries(table) if entry.data_file.content == 0}
     files = live(table)
     old = {one.referenced: one for one in files if one.file_format == "puffin"}
-    known = _deleted([file for file in files if file.content < 2])
+    known = _deleted(table, [file for file in files if file.content < 2])
     vectors = [Vector(path, sorted({*known.get(path, ()), *positions})) for path, positions in deletes.items()]
     puffin = PuffinFile()
     places = [puffin.add(vector) for vector in vectors]
@@ -101,6 +102,7 @@ def commit(
     added: Sequence[DataFile] = (),
     removed: Collection[str] = (),
     operation: Operation = Operation.OVERWRITE,
+    branch: str = "main",
 ) -> None:
     """Commit files by hand; the table is refreshed.
 
@@ -108,8 +110,9 @@ def commit(
     """
     metadata = table.metadata
     snapshot_id = metadata.new_snapshot_id()
-    head = metadata.current_snapshot()
-    manifests = list(_kept(table, snapshot_id, removed)) + list(_added(table, snapshot_id, added))
+    head = metadata.snapshot_by_name(branch)
+    parent = head.snapshot_id if head else None
+    manifests = list(_kept(table, parent, snapshot_id, removed)) + list(_added(table, snapshot_id, added))
     location = f"{table.location()}/metadata/snap-{snapshot_id}.avro"
     row_ids = write_list(
         table.io,
@@ -117,12 +120,12 @@ def commit(
         table.io.new_output(location),
         manifests,
         snapshot_id=snapshot_id,
-        parent_snapshot_id=head.snapshot_id if head else None,
+        parent_snapshot_id=parent,
         sequence_number=metadata.next_sequence_number(),
     )
     snapshot = Snapshot(
         snapshot_id=snapshot_id,
-        parent_snapshot_id=head.snapshot_id if head else None,
+        parent_snapshot_id=parent,
         sequence_number=metadata.next_sequence_number(),
         manifest_list=location,
         summary=Summary(operation),
@@ -132,10 +135,10 @@ def commit(
     )
     commit_table(
         table,
-        (AssertRefSnapshotId(ref="main", snapshot_id=head.snapshot_id if head else None),),
+        (AssertRefSnapshotId(ref=branch, snapshot_id=parent),),
         (
             AddSnapshotUpdate(snapshot=snapshot),
-            SetSnapshotRefUpdate(ref_name="main", type=SnapshotRefType.BRANCH, snapshot_id=snapshot_id),
+            SetSnapshotRefUpdate(ref_name=branch, type=SnapshotRefType.BRANCH, snapshot_id=snapshot_id),
         ),
     )
     table.refresh()
@@ -146,8 +149,8 @@ def entries(table: Table) -> list[ManifestEntry]:
     return [entry for manifest in snapshot_manifests(table) for entry in read_entries(table.io, manifest)]
 
 
-def _kept(table: Table, snapshot_id: int, removed: Collection[str]) -> Iterator[ManifestFile]:
-    for manifest in snapshot_manifests(table):
+def _kept(table: Table, parent: int | None, snapshot_id: int, removed: Collection[str]) -> Iterator[ManifestFile]:
+    for manifest in snapshot_manifests(table, parent) if parent is not None else ():
         inside = read_entries(table.io, manifest)
         if not any(file_key(entry.data_file) in removed for entry in inside):
             yield manifest
@@ -215,12 +218,12 @@ def rows(table: Table) -> list[Row]:
     """All rows of a table without equality deletes, the other deletes applied, with the lineage that they have now."""
     files = live(table)
     names = [field.name for field in table.schema().fields]
-    gone = _deleted(files)
+    gone = _deleted(table, files)
     found = []
     for file in files:
         if file.content != 0:
             continue
-        content = pq.read_table(local_path(file.path), partitioning=None)
+        content = _content(table, file)
         absent = [None] * len(content)
         columns = {name: content[name].to_pylist() for name in content.column_names}
         ids = columns.get("_row_id", absent)
@@ -239,18 +242,23 @@ def rows(table: Table) -> list[Row]:
 def positions_of(table: Table, ids: Collection[int]) -> dict[str, list[int]]:
     """Where the live rows with these values in the first column are: positions by data file."""
     files = live(table)
-    gone = _deleted(files)
+    gone = _deleted(table, files)
     found: defaultdict[str, list[int]] = defaultdict(list)
     for file in files:
         if file.content == 0:
-            values = pq.read_table(local_path(file.path), partitioning=None).column(0).to_pylist()
+            values = _content(table, file).column(0).to_pylist()
             for position, value in enumerate(values):
                 if value in ids and position not in gone.get(file.path, ()):
                     found[file.path].append(position)
     return dict(found)
 
 
-def _deleted(files: Sequence[Live]) -> dict[str, set[int]]:
+def _content(table: Table, file: Live) -> pa.Table:
+    with table.io.new_input(file.path).open() as stream:
+        return pq.ParquetFile(stream).read()
+
+
+def _deleted(table: Table, files: Sequence[Live]) -> dict[str, set[int]]:
     """Positions by data file: those of its deletion vector, where it has one, else those of all position deletes."""
     vectors: dict[str, set[int]] = {}
     found: defaultdict[str, set[int]] = defaultdict(set)
@@ -260,10 +268,10 @@ def _deleted(files: Sequence[Live]) -> dict[str, set[int]]:
         if file.file_format == "puffin":
             assert file.referenced is not None
             assert file.referenced not in vectors, f"two vectors for {file.referenced}"
-            vectors[file.referenced] = set(_vector(file))
+            vectors[file.referenced] = set(_vector(table, file))
         else:
             assert file.content == 1, f"{file.path} holds equality deletes"
-            for row in pq.read_table(local_path(file.path), partitioning=None).to_pylist():
+            for row in _content(table, file).to_pylist():
                 found[row["file_path"]].add(row["pos"])
     return {**found, **vectors}
 
@@ -314,9 +322,10 @@ def _live_in(table: Table, manifest: dict[str, Any]) -> Iterator[Live]:
         )
 
 
-def _vector(file: Live) -> list[int]:
+def _vector(table: Table, file: Live) -> list[int]:
     """Positions of a deletion vector, by the Puffin file's footer and the roaring format's text."""
-    whole = local_path(file.path).read_bytes()
+    with table.io.new_input(file.path).open() as stream:
+        whole = stream.read()
     assert whole[:4] == whole[-4:] == b"PFA1"
     length = struct.unpack("<i", whole[-12:-8])[0]
     footer = json.loads(whole[-12 - length : -12])
