@@ -23,7 +23,8 @@ from harness.services.s3 import file_io_properties
 CLIENT, SECRET = "floe-client", "floe-client-secret"
 PRINCIPALS = {
     CLIENT: Principal("floe", SECRET),
-    "newcomer-client": Principal("newcomer", "newcomer-secret", granted=False),
+    "newcomer-client": Principal("newcomer", "newcomer-secret", reads=False, writes=False),
+    "reader-client": Principal("reader", "reader-secret", writes=False),
 }
 WAREHOUSE, VENDING = "prod", "vending"
 _IDS = {WAREHOUSE: UUID("019a0000-0000-7000-8000-000000000001"), VENDING: UUID("019a0000-0000-7000-8000-000000000002")}

@@ -33,13 +33,15 @@ class Principal:
     """Who may ask.
 
     :ivar roles: its principal roles.
-    :ivar granted: whether they hold CATALOG_MANAGE_CONTENT.
+    :ivar reads: whether they hold what reading needs.
+    :ivar writes: whether they hold all of CATALOG_MANAGE_CONTENT.
     """
 
     name: str
     secret: str
     roles: Collection[str] = ("engineer",)
-    granted: bool = True
+    reads: bool = True
+    writes: bool = True
 
 
 class PolarisGateway(Gateway):
@@ -132,7 +134,7 @@ class PolarisGateway(Gateway):
         return told({"defaults": {}, "overrides": overrides, "endpoints": self.endpoints(request)})
 
     def _authorize(self, principal: Principal, roles: list[str], request: Request, below: list[str]) -> None:
-        if principal.granted and roles:
+        if roles and (principal.reads if request.method in ("GET", "HEAD") else principal.writes):
             return
         # polaris-core/src/main/java/org/apache/polaris/core/auth/PolarisAuthorizerImpl.java
         what = ("NAMESPACE", "NAMESPACES") if "tables" not in below else ("TABLE", "TABLES")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -28,7 +29,7 @@ from harness.tables import data_files, rows_digest
 
 from airflow_provider_floe.catalogs.client import connect
 from airflow_provider_floe.catalogs.rest_transport import Patience
-from airflow_provider_floe.errors import CatalogUnavailable
+from airflow_provider_floe.errors import CatalogUnavailable, TableUnreadable
 from airflow_provider_floe.stores.protocols import OperationStatus
 from airflow_provider_floe.tables import Operation, TableRef
 
@@ -146,6 +147,27 @@ def test_polaris_realm_is_asked_for_by_a_header(polaris: Opened) -> None:
         connect(connection_fields(realm("ELSEWHERE"))).namespaces()
 
 
+def test_polaris_says_which_grant_a_principal_lacks(polaris: Opened) -> None:
+    _, connection = polaris
+    lake = lake_of(connection)
+    table = lake.small_files(files=2)
+    newcomer = changed(connection, login="newcomer-client", password="newcomer-secret")
+    client = connect(connection_fields(newcomer))
+    with pytest.raises(
+        TableUnreadable, match=r"may not load it .*Principal 'newcomer'.*not authorized for op LOAD_TABLE"
+    ):
+        client.load(TableRef("lake", (lake.namespace,), "events"))
+    reader = connect(connection_fields(changed(connection, login="reader-client", password="reader-secret")))
+    before = {file.file_path for file in data_files(table)}
+    (record,) = maintain(
+        replace(lake.environment(), catalogs={"lake": reader}), table, Operation.REWRITE_DATA_FILES
+    ).records
+    assert record.status is OperationStatus.FAILED
+    assert "Principal 'reader'" in str(record.error)
+    assert "not authorized for op UPDATE_TABLE" in str(record.error)
+    assert {file.file_path for file in data_files(table)} == before
+
+
 def test_nothing_is_at_polaris_outside_of_its_catalogs(polaris: Opened) -> None:
     gateway, connection = polaris
     client = {"client_id": connection["login"], "client_secret": connection["password"]}
@@ -218,11 +240,16 @@ def test_a_lakekeeper_in_maintenance_is_waited_for_and_nothing_is_lost(
     assert rows_digest(table) == digest
 
 
-def test_a_token_of_lakekeepers_identity_provider_that_is_revoked_is_replaced(lakekeeper: Opened) -> None:
-    gateway, connection = lakekeeper
+@pytest.mark.parametrize("kind", ["polaris", "lakekeeper"])
+def test_a_token_that_is_not_valid_any_more_is_replaced(kind: str, request: pytest.FixtureRequest) -> None:
+    gateway, connection = request.getfixturevalue(kind)
     lake = lake_of(connection)
-    gateway.provider.tokens.clear()
+    tokens = gateway.tokens if kind == "polaris" else gateway.provider.tokens
+    old = set(tokens)
+    tokens.clear()
     compact(lake)
+    assert tokens
+    assert not old & set(tokens)
 
 
 def test_gravitino_serves_a_default_catalog_without_prefix_and_asks_for_no_sign_in(gravitino: Opened) -> None:
