@@ -155,12 +155,12 @@ def test_catalogs_are_known_by_the_names_of_policies(server: Server, engine: Tri
         "it knows no catalog 'prod' (only held, lake): add it to floe_catalogs in the extra of connection 'trino_test'",
     )
     same_names = server.engine({}).probe()
-    assert set(same_names.catalogs or {}) == {"lake", "guarded"}
+    assert {"lake", "guarded"} <= set(same_names.catalogs or {})  # other tests may have more on the same server
     half = server.engine({"lake": "lake", "prod": "nowhere", "odd": "system"}).probe()
     for catalog, why in (("prod", "does not exist"), ("odd", "is one of connector system")):
         refusals = judge(half, Operation.EXPIRE_SNAPSHOTS, ExpireSnapshots(), FACTS, catalog=catalog).refusals
         assert why in refusals[0]
-        assert "guarded, lake" in refusals[0]
+        assert all(name in refusals[0] for name in ("guarded", "lake"))
     with pytest.raises(ConfigurationError, match="maps 'prod' to 'nowhere', which does not exist"):
         server.engine({"prod": "nowhere"}).probe()
 
