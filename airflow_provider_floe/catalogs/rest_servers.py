@@ -26,6 +26,13 @@ class PolarisKind(RestKind):
     warehouse_is = "the name of the Polaris catalog"
     scope = "PRINCIPAL_ROLE:ALL"
 
+    def properties(self, connection: ConnectionFields) -> dict[str, str]:
+        """See :meth:`CatalogKind.properties`. Polaris has a token endpoint, which pyiceberg will not guess for ever."""
+        found = super().properties(connection)
+        if "credential" in found:
+            found.setdefault("oauth2-server-uri", f"{found['uri']}/v1/oauth/tokens")
+        return found
+
 
 class LakekeeperKind(RestKind):
     """Kind ``lakekeeper``: a warehouse is needed; with OAuth2 its identity provider is the ``oauth2_server_uri``.

@@ -76,6 +76,9 @@ class LakekeeperGateway(Gateway):
         if not below:
             raise Refused(404)
         found = [one for one in self.warehouses.values() if str(one.id) == prefix]
+        if not _is_uuid(prefix):
+            # CRATE/service/identifier/generic.rs
+            raise Refused(400, "WarehouseIdIsNotUUID", f"Provided WarehouseId is not a valid UUID. Got: {prefix}")
         if not found:
             # CRATE/service/catalog_store/warehouse.rs
             raise Refused(404, "NoSuchWarehouseException", f"A warehouse with id '{prefix}' does not exist")

@@ -13,6 +13,7 @@ from airflow_provider_floe.catalogs.client import connect
 from airflow_provider_floe.catalogs.registry import catalog_kind, kind_of
 from airflow_provider_floe.errors import ConfigurationError, MissingExtra
 
+TOKENS = "https://h/iceberg/v1/oauth/tokens"
 SECRET = "hunter2-secret"
 
 
@@ -180,12 +181,23 @@ def test_another_package_registers_a_kind(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (
             {"catalog_kind": "polaris", "warehouse": "prod", "credential": "id:secret"},
-            {"warehouse": "prod", "credential": "id:secret", "scope": "PRINCIPAL_ROLE:ALL"},
+            {
+                "warehouse": "prod",
+                "credential": "id:secret",
+                "scope": "PRINCIPAL_ROLE:ALL",
+                "oauth2-server-uri": TOKENS,
+            },
         ),
         (
-            {"catalog_kind": "polaris", "warehouse": "prod", "credential": "id:secret", "scope": "PRINCIPAL_ROLE:x"},
-            {"warehouse": "prod", "credential": "id:secret", "scope": "PRINCIPAL_ROLE:x"},
+            {
+                "catalog_kind": "polaris",
+                "warehouse": "w",
+                "scope": "PRINCIPAL_ROLE:x",
+                "oauth2_server_uri": "https://i/t",
+            },
+            {"warehouse": "w", "scope": "PRINCIPAL_ROLE:x", "oauth2-server-uri": "https://i/t"},
         ),
+        ({"catalog_kind": "polaris", "warehouse": "w", "token": "t"}, {"warehouse": "w", "token": "t"}),
         ({"catalog_kind": "lakekeeper", "warehouse": "w", "token": "t"}, {"warehouse": "w", "token": "t"}),
         ({"catalog_kind": "gravitino"}, {}),
     ],
