@@ -20,6 +20,7 @@ from harness.tables import (
     data_files,
     delete_files,
     lake,
+    local_path,
     missing_files,
     rows,
     rows_digest,
@@ -280,7 +281,7 @@ def test_a_position_delete_file_and_a_first_vector_meanwhile(tmp_path: Path) -> 
 def test_a_damaged_vector_stops_the_run(tmp_path: Path) -> None:
     table = with_vectors(tmp_path)
     file = next(file for file in version_3.live(table) if file.content)
-    stored = version_3.local_path(file.path)
+    stored = local_path(file.path)
     content = bytearray(stored.read_bytes())
     assert file.offset is not None
     content[file.offset + 20] ^= 0xFF
