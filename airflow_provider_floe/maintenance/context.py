@@ -16,6 +16,7 @@ from airflow_provider_floe.maintenance.leases import LeaseKeeper
 from airflow_provider_floe.maintenance.locations import TableLocations
 from airflow_provider_floe.stores.protocols import JournalEntry, JournalKind, OperationRecord, OperationStatus
 from airflow_provider_floe.tables import TableRef
+from airflow_provider_floe.text import bytes_text
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -149,7 +150,8 @@ class RunningOperation:
             return
         self._progress_logged_at = time.monotonic()
         share = f" ({100 * done / total:.0f} %)" if total else ""
-        log.info("%s on %s: %s of %s %s done%s", self._record.operation, self._table, done, total, unit, share)
+        of = f"{bytes_text(done)} of {bytes_text(total)}" if unit == "bytes" else f"{done:,} of {total:,} {unit}"
+        log.info("%s on %s: %s done%s", self._record.operation, self._table, of, share)
 
     def other_tables(self) -> Sequence[TableLocation]:
         """Locations of all other tables of the catalog."""
