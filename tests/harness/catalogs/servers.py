@@ -127,6 +127,7 @@ def _sql() -> Iterator[Place]:
         s3 = services["s3"]
         warehouse = f"s3://{s3['bucket']}/sql-{server.port}"
         SqlCatalog(NAME, uri=server.url(driver="psycopg2"), warehouse=warehouse, **file_io_properties(s3)).close()
+        jdbc = f"jdbc:postgresql://{server.host}:{server.port}/{server.database}"
         connection = changed(
             _floe(s3, catalog_kind="sql", warehouse=warehouse, catalog_name=NAME),
             host=server.host,
@@ -149,12 +150,17 @@ def _sql() -> Iterator[Place]:
             trino={
                 "iceberg.catalog.type": "jdbc",
                 "iceberg.jdbc-catalog.driver-class": "org.postgresql.Driver",
-                "iceberg.jdbc-catalog.connection-url": f"jdbc:postgresql://{server.host}:{server.port}/{server.database}",
+                "iceberg.jdbc-catalog.connection-url": jdbc,
                 "iceberg.jdbc-catalog.connection-user": server.user,
                 "iceberg.jdbc-catalog.connection-password": server.password,
                 "iceberg.jdbc-catalog.catalog-name": NAME,
                 "iceberg.jdbc-catalog.default-warehouse-dir": warehouse,
                 **trino_s3(s3),
+            },
+            spark={
+                **{"type": "jdbc", "uri": jdbc, "jdbc.user": server.user, "jdbc.password": server.password},
+                "warehouse": warehouse,
+                **spark_s3(s3),
             },
         )
 
@@ -222,5 +228,4 @@ NESSIE = CatalogUnderTest(
     refuses=dict.fromkeys(_DELETING, "nessie-gc"),
 )
 HIVE = CatalogUnderTest("hive", "hive", hive_metastore.VERSION, _hive, nested=False)
-# Spark has no driver for the database
-SQL = CatalogUnderTest("sql", "sql", "PostgreSQL", _sql, levels=ODD_LEVELS, names=ODD_NAMES, engines=("trino",))
+SQL = CatalogUnderTest("sql", "sql", "PostgreSQL", _sql, levels=ODD_LEVELS, names=ODD_NAMES)

@@ -46,6 +46,8 @@ VERSIONS = (
     Spark("3.5.7", "2.12", "1.10.2", "1.10.1", (17, 17)),
     Spark("4.1.3", "2.13", "1.11.0", "1.11.0", (17, 21)),
 )
+_POSTGRESQL = "org.postgresql:postgresql:42.7.13:jar"
+"""The driver that Iceberg's JDBC catalog needs; on the class path itself, where every thread's first look finds it."""
 _CONNECT = (
     "pandas>=2,<3",
     "pyarrow>=15",
@@ -65,6 +67,7 @@ spark.sql.warehouse.dir {home}/hive
 spark.ui.enabled false
 spark.sql.shuffle.partitions 2
 spark.jars {jars}
+spark.driver.extraClassPath {driver}
 spark.sql.extensions org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions
 spark.sql.catalog.files org.apache.iceberg.spark.SparkCatalog
 spark.sql.catalog.files.type hadoop
@@ -103,6 +106,7 @@ def _jars(spark: Spark) -> list[Path]:
 def _install(spark: Spark) -> None:
     _python(spark)
     _jars(spark)
+    artifact(_POSTGRESQL)
 
 
 def _prepare(spark: Spark, home: Path, needs: Mapping[str, Facts]) -> dict[str, str]:
@@ -112,7 +116,8 @@ def _prepare(spark: Spark, home: Path, needs: Mapping[str, Facts]) -> dict[str, 
     config.mkdir(parents=True)
     (home / "local").mkdir()
     jars = ",".join(str(jar) for jar in _jars(spark))
-    defaults = _DEFAULTS.format(home=home, jars=jars, catalog=CATALOG, uri=needs["rest"]["uri"], **needs["s3"])
+    driver, uri = artifact(_POSTGRESQL), needs["rest"]["uri"]
+    defaults = _DEFAULTS.format(home=home, jars=jars, driver=driver, catalog=CATALOG, uri=uri, **needs["s3"])
     (config / "spark-defaults.conf").write_text(defaults)
     (config / "log4j2.properties").write_text(_LOGGING)
     spark_home = next(python.parents[1].glob("lib/python*/site-packages/pyspark"))

@@ -14,6 +14,8 @@ from harness.catalogs.registry import catalogs
 
 ALWAYS, ALSO = ("trino-476", "spark-3.5"), ("trino-483", "spark-4.1")
 """Versions of engines that tests with ``version`` run on, and those that ``--all-versions`` adds."""
+ONLY_WITH_ALL = {("sql", "spark-3.5")}
+"""Catalogs and engines that ``--all-versions`` adds, too."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -26,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             (one, version)
             for one in tested
             for version in (ALWAYS if one.imitated else versions)
-            if version.partition("-")[0] in one.engines
+            if version.partition("-")[0] in one.engines and (everywhere or (one.name, version) not in ONLY_WITH_ALL)
         ]
         ids = [f"{one.name}-{version}" for one, version in cases]
         metafunc.parametrize(("under_test", "version"), cases, ids=ids, indirect=["under_test"])

@@ -53,7 +53,8 @@ def spark(version: str, place: Place) -> Iterator[Engine]:
     assert place.spark is not None
     service = version.replace("spark", "spark-gateway")
     with use("s3", "rest", service) as services:
-        name = f"s{uuid4().hex[:10]}"
+        # The rows of a JDBC catalog bear the name by which Spark calls it
+        name = NAME if place.spark["type"] == "jdbc" else f"s{uuid4().hex[:10]}"
         catalog = f"spark.sql.catalog.{name}"
         settings = {catalog: "org.apache.iceberg.spark.SparkCatalog"}
         settings |= {f"{catalog}.{key}": value for key, value in place.spark.items()}
