@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_floe import config
+from airflow_provider_floe.airflow_catalogs import open_catalogs
 from airflow_provider_floe.errors import (
     ConfigurationError,
     EngineUnavailable,
@@ -181,8 +182,6 @@ class CatalogTables:
 
     @cached_property
     def _catalogs(self) -> Mapping[str, CatalogClient]:
-        from airflow_provider_floe.airflow_environment import open_catalogs
-
         return open_catalogs(config.catalog_conn_ids())
 
     def load(self, table: TableRef) -> Table:

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from airflow_provider_floe import config
-from airflow_provider_floe.airflow_environment import open_catalogs, open_engines, open_floe_store
+from airflow_provider_floe.airflow_catalogs import open_catalogs
+from airflow_provider_floe.airflow_environment import open_engines, open_floe_store
 from airflow_provider_floe.catalogs.base import CatalogClient
 from airflow_provider_floe.engines.base import Engine
 from airflow_provider_floe.errors import FloeError, InvalidPolicy

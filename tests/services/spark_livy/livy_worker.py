@@ -6,7 +6,7 @@ import sys
 
 from livy_spark import CATALOG, LIVY
 
-from airflow_provider_floe.airflow_environment import open_catalogs
+from airflow_provider_floe.airflow_catalogs import open_catalogs
 from airflow_provider_floe.airflow_spark import spark_engine
 from airflow_provider_floe.config import catalog_conn_ids
 from airflow_provider_floe.engines.base import Engine

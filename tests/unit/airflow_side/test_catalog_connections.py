@@ -5,7 +5,7 @@ import json
 import pytest
 from harness.tables import lake, small_files
 
-from airflow_provider_floe.airflow_environment import open_catalogs
+from airflow_provider_floe.airflow_catalogs import open_catalogs
 from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.hooks.floe import FloeHook
 from airflow_provider_floe.tables import TableRef
