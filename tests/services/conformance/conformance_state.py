@@ -165,7 +165,8 @@ def check_expiry(before: State, after: State, record: OperationRecord, left_over
     assert result.snapshots_expired == len(expired)
     deleted, unreachable = before.stored.keys() - after.stored.keys(), before.reachable - after.reachable
     assert deleted <= unreachable
-    assert len(unreachable - deleted) == result.details.get("left_over", 0) == left_over
+    left = sorted(unreachable - deleted)
+    assert len(left) == result.details.get("left_over", 0) == left_over, (left, result.details)
     assert (result.files_deleted, result.bytes_deleted) == (len(deleted), sum(before.stored[path] for path in deleted))
     added = after.stored.keys() - before.stored.keys()
     assert all(path.endswith(".metadata.json") for path in added)

@@ -125,7 +125,8 @@ def test_a_branch_that_would_have_spark_expire_more_than_the_policy(target: Targ
         return
     if target.is_one_of("trino"):
         # It knows ages only, so that all that is younger than what is kept stays too
-        done = target.maintain(table, EXPIRE, settings, again="run")
+        left_over = 1 if target.is_one_of("trino-483") else 0  # a data file that 483 overlooks
+        done = target.maintain(table, EXPIRE, settings, again="run", left_over=left_over)
         assert ids(done.table) == ids(table)[1:]
         return
     done = target.maintain(table, EXPIRE, settings)
@@ -137,8 +138,8 @@ def test_a_tag_past_its_age_goes_with_its_snapshot(target: Target, lake: Lake) -
     first = ids(table)[0]
     table.manage_snapshots().create_tag(first, "brief", max_ref_age_ms=DAY).commit()
     table = old(lake, table)
-    # Trino overlooks a data file where a tag goes too
-    done = target.maintain(table, EXPIRE, SHORT, left_over=1 if target.is_one_of("trino") else 0)
+    # Trino 476 overlooks a data file where a tag goes too
+    done = target.maintain(table, EXPIRE, SHORT, left_over=1 if target.is_one_of("trino-476") else 0)
     assert not done.after.refs
     assert ids(done.table) == ids(table)[-1:]
 
