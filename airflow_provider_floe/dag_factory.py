@@ -89,7 +89,7 @@ class FloePolicyDag(DAG):
     :param dag_id: default ``floe_policy_<name>``; needed for several policies.
     :param schedule: default: the slots of the policies' schedules, or None with ``[floe] schedule_policies = False``.
     :param task_kwargs: arguments for all tasks, such as ``pool``, ``retries``, ``queue``, ``store_conn_id``,
-        ``deferrable``.
+        ``deferrable``, ``max_tasks_per_table``.
     :param dag_kwargs: every other argument of Airflow's ``DAG``.
     """
 
@@ -122,7 +122,7 @@ class FloeTaskGroup(TaskGroup):
     :param group_id: default ``floe``.
     :param policies_path: see :class:`FloePolicyDag`.
     :param task_kwargs: arguments for all tasks, such as ``pool``, ``retries``, ``queue``, ``store_conn_id``,
-        ``deferrable``.
+        ``deferrable``, ``max_tasks_per_table``.
     :param group_kwargs: every other argument of Airflow's ``TaskGroup``.
     """
 
@@ -143,11 +143,13 @@ class FloeTaskGroup(TaskGroup):
 def add_tasks(selection: PolicySelection, kwargs: dict[str, Any], *, form: bool = False) -> None:
     """Create assess, plan, execute (mapped over batches) and verdict, the only leaf.
 
-    :param kwargs: for all four tasks; ``deferrable`` for the one that executes.
+    :param kwargs: for all four tasks; ``deferrable`` for the one that executes, ``max_tasks_per_table`` for the one
+        that plans.
     :param form: whether the DAG has the Params of :func:`_run_params`.
     """
     kwargs = {"pool": config.pool(), **kwargs}
-    deferring = {"deferrable": kwargs.pop("deferrable")} if "deferrable" in kwargs else {}
+    deferring = {name: kwargs.pop(name) for name in ("deferrable",) if name in kwargs}
+    sharing = {name: kwargs.pop(name) for name in ("max_tasks_per_table",) if name in kwargs}
     sources: dict[str, Any] = {"policies_path": str(selection.path), "inline_policies": selection.inline}
     asked: dict[str, Any] = (
         {
@@ -164,6 +166,7 @@ def add_tasks(selection: PolicySelection, kwargs: dict[str, Any], *, form: bool 
         task_id="plan",
         assessment_id=assess.output,  # type: ignore[arg-type]  # resolved to its text before the task runs
         trigger_rule="none_failed",
+        **sharing,
         **sources,
         **kwargs,
     )

@@ -230,6 +230,9 @@ def _settings_options() -> dict[str, Any]:
             "integer", 3600, "Seconds that a run waits for a table that another run maintains."
         ),
         "max_batches": _option("integer", 200, "Most execute tasks of one run."),
+        "max_tasks_per_table": _option(
+            "integer", 1, "Most execute tasks that share one table's rewrite, one for each batch_bytes of it."
+        ),
         "batch_bytes": _option("integer", 2147483648, "Small tables share an execute task up to this many bytes."),
         "batch_tables": _option("integer", 50, "Most tables that share an execute task."),
         "local_memory_limit_bytes": _option(

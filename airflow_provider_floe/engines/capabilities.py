@@ -18,6 +18,8 @@ class OperationCapability(Model):
     :ivar honoured: settings (wire names) that the engine honours at any value.
     :ivar refused: settings that it cannot honour when they differ from their default, with the reason.
     :ivar refused_features: table features that it cannot handle, with the reason and which engine can.
+    :ivar shares_groups: several tasks can work on the file groups of one table, see
+        :class:`~airflow_provider_floe.engines.sharing.SharingEngine`.
     """
 
     supported: bool = True
@@ -25,6 +27,7 @@ class OperationCapability(Model):
     honoured: frozenset[str] = frozenset()
     refused: dict[str, str] = Field(default_factory=dict)
     refused_features: dict[str, str] = Field(default_factory=dict)
+    shares_groups: bool = False
 
 
 class CatalogAccess(Model):

@@ -29,7 +29,7 @@ _PROGRESS_SECONDS = 10.0
 class StoreJournal:
     """The write-ahead list of one operation, kept in the Floe store."""
 
-    def __init__(self, env: Environment, operation_id: str, keeper: LeaseKeeper) -> None:
+    def __init__(self, env: Environment, operation_id: str, keeper: LeaseKeeper | None) -> None:
         self._store = env.store
         self._operation_id = operation_id
         self._keeper = keeper
@@ -43,7 +43,7 @@ class StoreJournal:
 
         :raises LeaseLost: when the lease ran out or another run took it; then nothing may be deleted.
         """
-        self._keeper.verify()
+        _required(self._keeper).verify()
         self._store.record_deletions(self._operation_id, deletions)
 
     def mark_deleted(self, paths: Iterable[str]) -> None:
@@ -59,13 +59,17 @@ class StoreJournal:
 
 
 class RunningOperation:
-    """The :class:`~airflow_provider_floe.engines.base.OperationContext` of one running operation."""
+    """The :class:`~airflow_provider_floe.engines.base.OperationContext` of one running operation.
+
+    :param keeper: of the table's lease; None for a task that only helps to write files: nothing may be committed or
+        deleted then.
+    """
 
     def __init__(
         self,
         env: Environment,
         record: OperationRecord,
-        keeper: LeaseKeeper,
+        keeper: LeaseKeeper | None,
         locations: TableLocations,
         *,
         deadline: datetime | None,
@@ -95,9 +99,10 @@ class RunningOperation:
     def checkpoint(self) -> None:
         """:raises LeaseLost: or OperationCancelled, see the protocol."""
         try:
-            self._keeper.check()
+            if self._keeper is not None:
+                self._keeper.check()
         except LeaseLost as error:
-            if self._env.store.operation(self._record.id).lease_token != self._keeper.lease.token:
+            if self._env.store.operation(self._record.id).lease_token != _required(self._keeper).lease.token:
                 raise JobTakenOver(str(error)) from error
             raise
         if self._cancelled():
@@ -115,7 +120,7 @@ class RunningOperation:
             self._record.id,
             expect=(OperationStatus.RUNNING, OperationStatus.COMMITTING),
             to=OperationStatus.COMMITTING,
-            lease=self._keeper.lease,
+            lease=_required(self._keeper).lease,
             commit_detail=dict(detail),
         )
 
@@ -138,7 +143,7 @@ class RunningOperation:
         committing = self._env.store.operation(self._record.id).status is OperationStatus.COMMITTING
         status = OperationStatus.COMMITTING if committing else OperationStatus.RUNNING
         record = self._env.store.transition(
-            self._record.id, expect=(status,), to=status, lease=self._keeper.lease, **told
+            self._record.id, expect=(status,), to=status, lease=_required(self._keeper).lease, **told
         )
         if url is not None and url != self._record.remote_url:
             self._env.emit(operation_event(EventKind.JOB_SENT, record, self._env.now(), f"runs as job {job_id}: {url}"))
@@ -160,6 +165,12 @@ class RunningOperation:
     def dead_outputs(self) -> Sequence[str]:
         """Outputs of operations on this table that died before their commit began."""
         return [entry.path for entry in dead_outputs(self._env, self._table)]
+
+
+def _required(keeper: LeaseKeeper | None) -> LeaseKeeper:
+    if keeper is None:
+        raise LeaseLost("a task that helps to write has no lease: it may neither commit nor delete")
+    return keeper
 
 
 def dead_outputs(env: Environment, table: TableRef) -> list[JournalEntry]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from airflow_provider_floe.engines.base import OperationRequest, OperationResult, RemoteEngine, ResumableEngine
 from airflow_provider_floe.engines.remote import look_and_collect, wait_and_collect
+from airflow_provider_floe.engines.sharing import SharingEngine
 from airflow_provider_floe.errors import (
     CommitOutcomeUnknown,
     EngineFailed,
@@ -31,6 +32,7 @@ from airflow_provider_floe.maintenance.locations import TableLocations
 from airflow_provider_floe.maintenance.reattach import adopt, own_job
 from airflow_provider_floe.maintenance.request import BatchResult, Waiting
 from airflow_provider_floe.maintenance.settle import settle_table
+from airflow_provider_floe.maintenance.sharing import StoreBoard, help_item
 from airflow_provider_floe.maintenance.slots import record_slot
 from airflow_provider_floe.planning.model import Plan, PlanItem
 from airflow_provider_floe.policies.model import SETTINGS_MODELS
@@ -62,6 +64,8 @@ def execute(
     Running the same batch again runs only what is unfinished. A job of this batch that still runs elsewhere, because
     the try that sent it died or deferred, is waited for; it is never sent twice.
 
+    :param batch: a number past the plan's batches is that of a helper: it writes file groups of an item that another
+        task carries out, and has no records of its own.
     :param context: where it runs (dag_id, run_id, task_id, map_index, try_number), for the records.
     :param cancelled: asked between side effects; True stops the batch.
     :param defer: return while a job runs elsewhere, if its engine can be resumed; the table's lease is left standing
@@ -70,8 +74,13 @@ def execute(
     :raises OperationCancelled: when the task was cancelled; what was done stays on record.
     """
     plan = env.store.plan(plan_id)
-    items = [plan.item(item_id) for item_id in plan.batches[batch]]
     locations = TableLocations(env)
+    if batch >= len(plan.batches):
+        item = plan.item(plan.helpers[batch - len(plan.batches)])
+        written = help_item(env, plan, item, locations, cancelled=cancelled)
+        log.info("%s on %s: this task wrote %d of its file groups", item.operation, item.table.ref(), written)
+        return BatchResult(plan_id=plan.id, batch=batch)
+    items = [plan.item(item_id) for item_id in plan.batches[batch]]
     records: list[OperationRecord] = []
     for table_id, group in groupby(items, key=lambda item: item.table):
         run = _TableRun(env, plan, table_id.ref(), locations, context, cancelled, defer, resumed)
@@ -264,6 +273,9 @@ class _TableRun:
                 log.info(
                     "engine %s is reached in a way that cannot be resumed: this task waits for its job", item.engine
                 )
+            if item.id in self.plan.helpers and isinstance(engine, SharingEngine):
+                with StoreBoard(self.env, record, commits=True) as board:
+                    return engine.execute_shared(request, operation_context, board)
             return engine.execute(request, operation_context)
         begun = adopted.job if adopted is not None else None
         job = begun or engine.submit(request, operation_context)

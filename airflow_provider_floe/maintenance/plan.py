@@ -36,16 +36,17 @@ log = logging.getLogger(__name__)
 _RESERVATION_ATTEMPTS = 5
 
 
-def plan(env: Environment, assessment_id: str) -> Plan:
+def plan(env: Environment, assessment_id: str, *, max_tasks_per_table: int = 1) -> Plan:
     """Plan an assessment; the plan is saved, and each of its decisions emitted.
 
     A dry run is the same code, stopped before budget and slots are written.
 
+    :param max_tasks_per_table: see :class:`~airflow_provider_floe.planning.model.Batching`.
     :raises FloeError: when other plans took the byte budget at every attempt.
     """
     assessment = env.store.assessment(assessment_id)
     request = RunRequest.model_validate(assessment.context["request"])
-    arguments = _arguments(env, assessment, request)
+    arguments = _arguments(env, assessment, request, max_tasks_per_table)
     made = _reserve(env, arguments)
     for item in made.items:
         _tell(env, item)
@@ -54,7 +55,7 @@ def plan(env: Environment, assessment_id: str) -> Plan:
     return made
 
 
-def _arguments(env: Environment, assessment: Assessment, request: RunRequest) -> PlanRequest:
+def _arguments(env: Environment, assessment: Assessment, request: RunRequest, max_tasks_per_table: int) -> PlanRequest:
     settings = env.settings
     return PlanRequest(
         run_id=request.run_id,
@@ -85,6 +86,7 @@ def _arguments(env: Environment, assessment: Assessment, request: RunRequest) ->
             max_batches=settings.max_batches,
             target_bytes=settings.batch_bytes,
             max_tables=settings.batch_tables,
+            max_tasks_per_table=max_tasks_per_table,
         ),
         orphan_interval_days=settings.orphan_interval_days,
         assessment_id=assessment.id,

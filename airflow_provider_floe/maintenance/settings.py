@@ -43,6 +43,8 @@ class Settings(BaseModel):
     """Most execute tasks of one run."""
     batch_bytes: PositiveInt = 2 * 1024**3
     batch_tables: PositiveInt = 50
+    max_tasks_per_table: PositiveInt = 1
+    """Most execute tasks that share the file groups of one table's rewrite, one for each ``batch_bytes`` of it."""
     local_memory_limit_bytes: PositiveInt = 1024**3
     """Memory that the local engine keeps to for its buffers and DuckDB."""
     default_timezone: str = "UTC"

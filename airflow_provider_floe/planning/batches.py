@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from airflow_provider_floe.engines.capabilities import Capabilities
 from airflow_provider_floe.health.report import TableId
 from airflow_provider_floe.planning.model import Batching, Disposition, PlanItem
 from airflow_provider_floe.tables import RUN_ORDER
@@ -49,6 +50,25 @@ def make_batches(items: Iterable[PlanItem], batching: Batching) -> tuple[tuple[s
         batches.append(open_batch)
     merged = sorted(_merge(batches, batching.max_batches), key=lambda batch: batch.first)
     return tuple(tuple(item for _, ids in batch.tables for item in ids) for batch in merged)
+
+
+def make_helpers(
+    items: Iterable[PlanItem], batching: Batching, batches: int, capabilities: Mapping[str, Capabilities]
+) -> tuple[str, ...]:
+    """Ids of the items that more tasks than their batch's own take part in, one for each such task.
+
+    As many tasks for a table as its input has ``target_bytes``, up to ``max_tasks_per_table``, where the engine can
+    share the operation's file groups; the best ranked first, and never more than ``max_batches`` tasks in all.
+
+    :param batches: tasks that there are already.
+    """
+    helpers: list[str] = []
+    for item in sorted(items, key=lambda item: (item.rank or 0, item.id)):
+        capability = capabilities.get(item.engine or "")
+        if item.disposition is Disposition.RUN and capability and capability.operation(item.operation).shares_groups:
+            tasks = min(batching.max_tasks_per_table, -(-item.estimate.bytes_in // batching.target_bytes))
+            helpers += [item.id] * max(0, tasks - 1)
+    return tuple(helpers[: max(0, batching.max_batches - batches)])
 
 
 def _tables(items: Iterable[PlanItem]) -> list[list[PlanItem]]:

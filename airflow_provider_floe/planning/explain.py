@@ -32,6 +32,9 @@ def explain_plan(plan: Plan) -> list[str]:
             lines += _wrap(_budget_text(budget), 2)
     if plan.batches:
         lines += _wrap(f"{count_text(len(plan.batches), 'batch', 'batches')} to execute", 2)
+    for item_id, tasks in Counter(plan.helpers).items():
+        item = plan.item(item_id)
+        lines += _wrap(f"{item.table.ref()} {item.operation}: file groups shared by {tasks + 1} tasks", 2)
     for failure in plan.failures:
         lines += _wrap(f"{failure.subject}: not assessed, {failure.kind}: {failure.message}", 2)
     for table, items in tables:

@@ -150,6 +150,8 @@ class Plan(Model):
     """One plan: every decision of one run.
 
     :ivar batches: ids of RUN items, one tuple per execute task; all items of a table stand in one batch, in run order.
+    :ivar helpers: items whose file groups more tasks take part in, one entry per such task; these tasks come after
+        those of ``batches``.
     """
 
     id: str = Field(default_factory=new_id)
@@ -163,6 +165,7 @@ class Plan(Model):
     failures: tuple[AssessmentFailure, ...] = ()
     budgets: tuple[BudgetUse, ...] = ()
     batches: tuple[tuple[str, ...], ...] = ()
+    helpers: tuple[str, ...] = ()
 
     def item(self, item_id: str) -> PlanItem:
         """The item of that id.
@@ -291,11 +294,13 @@ class Batching:
 
     :ivar max_batches: never more tasks than this, whatever the number of tables.
     :ivar target_bytes: small tables are put together up to this many input bytes.
+    :ivar max_tasks_per_table: most tasks that share the file groups of one table, of ``target_bytes`` each.
     """
 
     max_batches: int = 200
     target_bytes: int = 2 * 1024**3
     max_tables: int = 50
+    max_tasks_per_table: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from airflow_provider_floe.health.report import TableId
-from airflow_provider_floe.planning.batches import make_batches
+from airflow_provider_floe.planning.batches import make_batches, make_helpers
 from airflow_provider_floe.planning.budgets import spend
 from airflow_provider_floe.planning.candidates import candidacy
 from airflow_provider_floe.planning.engine_choice import choose_engine
@@ -52,6 +52,7 @@ def plan(request: PlanRequest) -> Plan:
     documents = _Documents()
     items = [item for table in tables for item in _table_items(request, table, documents)]
     decided, budgets = spend(items, request.budgets)
+    batches = make_batches(decided, request.batching)
     return Plan(
         assessment_id=request.assessment_id,
         run_id=request.run_id,
@@ -62,7 +63,8 @@ def plan(request: PlanRequest) -> Plan:
         items=decided,
         failures=request.failures,
         budgets=budgets,
-        batches=make_batches(decided, request.batching),
+        batches=batches,
+        helpers=make_helpers(decided, request.batching, len(batches), request.capabilities),
     )
 
 

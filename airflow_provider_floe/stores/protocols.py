@@ -333,6 +333,55 @@ class JournalStore(Protocol):
         """Outputs, not cleaned up, of operations on the table that ended FAILED or INTERRUPTED."""
 
 
+class FileGroup(Model):
+    """One file group of an operation whose groups several tasks may write.
+
+    :ivar snapshot_id: that the groups were selected in.
+    :ivar worker: who has taken it.
+    :ivar expires_at: by the store's clock, UTC; from then on another worker may take it.
+    :ivar written: what its worker handed in; private to the engine.
+    """
+
+    number: int
+    snapshot_id: int
+    size_bytes: int
+    digest: str
+    worker: str | None = None
+    expires_at: datetime | None = None
+    written: dict[str, Any] | None = None
+
+
+class FileGroupStore(Protocol):
+    """The file groups of running operations, shared out among tasks."""
+
+    def offer_file_groups(self, operation_id: str, groups: Sequence[FileGroup]) -> None:
+        """All or none.
+
+        :raises KeyError: when there is no such operation.
+        """
+
+    def claim_file_group(self, operation_id: str, worker: str, ttl: timedelta, *, before: int) -> int | None:
+        """Take the first group below this number that is neither finished nor anybody's; None when there is none."""
+
+    def renew_file_groups(self, operation_id: str, worker: str, ttl: timedelta) -> None:
+        """Keep all that the worker has taken."""
+
+    def give_back_file_groups(self, operation_id: str, worker: str, number: int | None = None) -> None:
+        """Leave a group, or all that the worker has taken, to others."""
+
+    def finish_file_group(self, operation_id: str, worker: str, number: int, written: Mapping[str, Any]) -> None:
+        """:raises LeaseLost: when it is not the worker's any more, or the operation is not at work."""
+
+    def unfinished_file_groups(self, operation_id: str, *, before: int) -> int:
+        """How many groups below this number are not finished."""
+
+    def file_groups(self, operation_id: str) -> list[FileGroup]:
+        """By number."""
+
+    def drop_file_groups(self, operation_id: str) -> None:
+        """When the operation is over."""
+
+
 class FloeStore(
     PolicyStore,
     TableHealthStore,
@@ -341,6 +390,7 @@ class FloeStore(
     ScheduleStore,
     LeaseStore,
     JournalStore,
+    FileGroupStore,
     Protocol,
 ):
     """All of them, as one database gives them. Safe with several processes writing."""

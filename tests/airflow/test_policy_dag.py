@@ -224,3 +224,18 @@ def test_schedules_follow_the_policy_unless_switched_off(floe):
     assert dag.timetable.can_be_scheduled is False
     assert {task.pool for task in dag.tasks} == {"maintenance"}
     assert FloePolicyDag("compact", schedule="@daily").timetable.can_be_scheduled
+
+
+def test_several_tasks_may_share_the_file_groups_of_a_table(floe, run_dag):
+    floe.set("AIRFLOW__FLOE__BATCH_BYTES", "1000")
+    floe.write("compact")
+    before = rows_digest(floe.table())
+    run = run_dag(FloePolicyDag("compact", task_kwargs={"max_tasks_per_table": 3}))
+    assert run.state == "success"
+    assert states(run) == {**ALL_GREEN, "execute": ["success"] * 3}
+    assert rows_digest(floe.table()) == before
+    assert len(data_files(floe.table())) == 1
+    labels = {instance.rendered_map_index for instance in run.get_task_instances() if instance.task_id == "execute"}
+    assert labels == {"lake.db.events", "lake.db.events, helper 1", "lake.db.events, helper 2"}
+    records = [record for record in floe.store().operations() if record.operation is Operation.REWRITE_DATA_FILES]
+    assert len(records) == 1

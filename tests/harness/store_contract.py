@@ -24,7 +24,7 @@ from airflow_provider_floe.engines.base import Deletion
 from airflow_provider_floe.errors import LeaseLost
 from airflow_provider_floe.health.report import Assessment
 from airflow_provider_floe.planning.model import OperationHistory
-from airflow_provider_floe.stores.protocols import FloeStore, JournalKind, OperationStatus, SlotOutcome
+from airflow_provider_floe.stores.protocols import FileGroup, FloeStore, JournalKind, OperationStatus, SlotOutcome
 from airflow_provider_floe.tables import Operation, TableRef
 
 LONG = timedelta(minutes=5)
@@ -42,8 +42,8 @@ class StoreContract:
         wait_until_after(store, first)
 
     def test_description_names_the_schema_version(self, store: FloeStore) -> None:
-        assert store.schema_version() == 1
-        assert "schema version 1" in store.describe()
+        assert store.schema_version() == 2
+        assert "schema version 2" in store.describe()
 
     # --- policies
 
@@ -516,3 +516,62 @@ class StoreContract:
             thread.join()
         assert errors == []
         assert len(store.operations(statuses=[S.SUCCESS])) == 30
+
+    # --- file groups
+
+    def offered(self, store: FloeStore, *numbers: int) -> str:
+        at_work = record(S.RUNNING)
+        store.save_operation(at_work)
+        store.offer_file_groups(at_work.id, [offer(number) for number in numbers])
+        return at_work.id
+
+    def test_file_groups_are_taken_in_order_by_one_worker_each(self, store: FloeStore) -> None:
+        operation_id = self.offered(store, 0, 1, 2)
+        assert [store.claim_file_group(operation_id, "a", LONG, before=2) for _ in range(3)] == [0, 1, None]
+        assert store.claim_file_group(operation_id, "b", LONG, before=9) == 2
+        assert [group.worker for group in store.file_groups(operation_id)] == ["a", "a", "b"]
+        assert [group.digest for group in store.file_groups(operation_id)] == ["digest 0", "digest 1", "digest 2"]
+        store.give_back_file_groups(operation_id, "a", 1)
+        assert store.claim_file_group(operation_id, "b", LONG, before=9) == 1
+        store.give_back_file_groups(operation_id, "b")
+        assert [group.worker for group in store.file_groups(operation_id)] == ["a", None, None]
+
+    def test_a_file_group_counts_once_from_whoever_has_it(self, store: FloeStore) -> None:
+        operation_id = self.offered(store, 0, 1)
+        store.claim_file_group(operation_id, "a", LONG, before=9)
+        store.finish_file_group(operation_id, "a", 0, {"files": ["f"]})
+        assert [group.written for group in store.file_groups(operation_id)] == [{"files": ["f"]}, None]
+        assert store.unfinished_file_groups(operation_id, before=1) == 0
+        assert store.unfinished_file_groups(operation_id, before=2) == 1
+        for worker, number in (("a", 0), ("b", 1), ("a", 1)):
+            with pytest.raises(LeaseLost, match=f"file group {number}"):
+                store.finish_file_group(operation_id, worker, number, {})
+        store.give_back_file_groups(operation_id, "a")
+        assert store.claim_file_group(operation_id, "b", LONG, before=1) is None, "it is finished"
+
+    def test_a_file_group_that_nobody_keeps_is_free(self, store: FloeStore) -> None:
+        operation_id = self.offered(store, 0, 1)
+        assert store.claim_file_group(operation_id, "dead", SHORT, before=9) == 0
+        assert store.claim_file_group(operation_id, "kept", SHORT, before=9) == 1
+        store.renew_file_groups(operation_id, "kept", LONG)
+        wait_until_after(store, store.now() + SHORT)
+        assert store.claim_file_group(operation_id, "other", LONG, before=9) == 0
+        assert store.claim_file_group(operation_id, "other", LONG, before=9) is None
+        with pytest.raises(LeaseLost):
+            store.finish_file_group(operation_id, "dead", 0, {})
+        store.finish_file_group(operation_id, "other", 0, {})
+
+    def test_file_groups_end_with_their_operation(self, store: FloeStore) -> None:
+        operation_id = self.offered(store, 0)
+        store.claim_file_group(operation_id, "a", LONG, before=9)
+        store.transition(operation_id, expect=(S.RUNNING,), to=S.INTERRUPTED)
+        with pytest.raises(LeaseLost, match="the operation is over"):
+            store.finish_file_group(operation_id, "a", 0, {})
+        store.drop_file_groups(operation_id)
+        assert store.file_groups(operation_id) == []
+        with pytest.raises(KeyError):
+            store.offer_file_groups("none", [offer(0)])
+
+
+def offer(number: int) -> FileGroup:
+    return FileGroup(number=number, snapshot_id=2**62 + number, size_bytes=2**40, digest=f"digest {number}")

@@ -83,7 +83,7 @@ class SharedStoreContract(StoreContract):
 
     @pytest.mark.parametrize("method", ["spawn", "fork"])
     def test_processes_that_start_at_once_migrate_once(self, url: str, method: str) -> None:
-        assert together(method, open_and_count, url) == [(1, 0)] * PROCESSES
+        assert together(method, open_and_count, url) == [(2, 0)] * PROCESSES
 
     def test_a_lease_has_one_holder(self, store: FloeStore, url: str) -> None:
         for table in TABLES[:6]:

@@ -53,7 +53,7 @@ class TestPostgreSQL(SharedStoreContract):
     def test_it_is_shared_and_says_where_it_is_without_the_password(self, store: FloeStore, server: PostgreSQL) -> None:
         assert store.shared
         place = f"PostgreSQL database postgres on 127.0.0.1:{server.port}"
-        assert store.describe() == f"{place}, schema version 1"
+        assert store.describe() == f"{place}, schema version 2"
         assert repr(store) == f"<SqlStore: {place}>"
 
     def test_it_goes_on_after_the_server_cut_its_connections(self, store: FloeStore, server: PostgreSQL) -> None:

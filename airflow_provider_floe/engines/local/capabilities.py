@@ -45,5 +45,6 @@ def local_capabilities(version: str) -> Capabilities:
         operations[operation] = OperationCapability(
             honoured=frozenset(field.alias or name for name, field in model.model_fields.items()),
             refused_features={feature.value: why for feature, why in _REFUSED_FEATURES[operation].items()},
+            shares_groups=operation is Operation.REWRITE_DATA_FILES,
         )
     return Capabilities(engine="local", version=version, operations=operations)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import duckdb
 import pyarrow
@@ -16,6 +17,7 @@ from airflow_provider_floe.engines.capabilities import Capabilities
 from airflow_provider_floe.engines.local import expire, orphans, rewrite_data, rewrite_deletes, rewrite_manifests
 from airflow_provider_floe.engines.local.capabilities import local_capabilities
 from airflow_provider_floe.engines.local.pyiceberg_self_test import self_test
+from airflow_provider_floe.engines.sharing import GroupBoard
 from airflow_provider_floe.errors import StorageUnavailable, UnsupportedSetting
 from airflow_provider_floe.tables import Operation
 
@@ -57,15 +59,34 @@ class LocalEngine:
 
     def execute(self, request: OperationRequest, context: OperationContext) -> OperationResult:
         """Run one operation to its end; see :class:`~airflow_provider_floe.engines.base.Engine`."""
+        with self._ready(request):
+            result = _OPERATIONS[request.operation](request, context, self._memory_limit_bytes)
+        log.info("%s on %s: %s", request.operation, request.table, result.message)
+        return result
+
+    def execute_shared(
+        self, request: OperationRequest, context: OperationContext, board: GroupBoard
+    ) -> OperationResult:
+        """See :class:`~airflow_provider_floe.engines.sharing.SharingEngine`."""
+        with self._ready(request):
+            result = rewrite_data.run(request, context, self._memory_limit_bytes, board)
+        log.info("%s on %s: %s", request.operation, request.table, result.message)
+        return result
+
+    def help(self, request: OperationRequest, context: OperationContext, board: GroupBoard) -> int:
+        """See :class:`~airflow_provider_floe.engines.sharing.SharingEngine`."""
+        with self._ready(request):
+            return rewrite_data.help_write(request, context, self._memory_limit_bytes, board)
+
+    @contextmanager
+    def _ready(self, request: OperationRequest) -> Iterator[None]:
         capability = self.probe().operation(request.operation)
         if not capability.supported:
             raise UnsupportedSetting(f"{request.table}: {capability.reason}")
         try:
-            result = _OPERATIONS[request.operation](request, context, self._memory_limit_bytes)
+            yield
         except (OSError, BaseError) as error:
             raise StorageUnavailable(
                 f"{request.operation} on {request.table} stopped, storage failed: {str(error).splitlines()[0]} "
                 "What was committed or deleted before stands in the operation's record; run again when storage answers"
             ) from error
-        log.info("%s on %s: %s", request.operation, request.table, result.message)
-        return result

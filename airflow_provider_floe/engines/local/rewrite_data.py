@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Event, Lock
@@ -18,14 +17,17 @@ from airflow_provider_floe.engines.base import OperationContext, OperationReques
 from airflow_provider_floe.engines.local.commit import Committed, FilesConflict, commit_replace, delete_quietly
 from airflow_provider_floe.engines.local.context import Shared
 from airflow_provider_floe.engines.local.encodings import Trial
+from airflow_provider_floe.engines.local.group_work import OwnBoard, drain, group_digest, wait_for_others
 from airflow_provider_floe.engines.local.guards import refuse_unsupported
+from airflow_provider_floe.engines.local.handed_over import file_from_json, file_to_json
 from airflow_provider_floe.engines.local.moving import check_output_spec
 from airflow_provider_floe.engines.local.ordering import Ordering, ordering_of
 from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout
 from airflow_provider_floe.engines.local.replace import LiveIndex, Replacement
 from airflow_provider_floe.engines.local.rewrite_group import Written, rewrite_group
-from airflow_provider_floe.engines.local.verify import Expectation, expectations
-from airflow_provider_floe.errors import CommitConflict, CommitOutcomeUnknown, ConfigurationError
+from airflow_provider_floe.engines.local.verify import Expectation, expectations, verify_stored
+from airflow_provider_floe.engines.sharing import GroupBoard, GroupOffer
+from airflow_provider_floe.errors import CommitConflict, CommitOutcomeUnknown, ConfigurationError, UnsafeOperation
 from airflow_provider_floe.iceberg.files import FileContent
 from airflow_provider_floe.iceberg.filters import matching_paths
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
@@ -56,6 +58,8 @@ class _Run:
     manifests: list[ManifestFile]
     trial: Trial
     memory_bytes: int
+    board: GroupBoard
+    written: dict[int, Written] = field(default_factory=dict)
     commits: list[Committed] = field(default_factory=list)
     done: list[Written] = field(default_factory=list)
     dropped: set[str] = field(default_factory=set)
@@ -63,39 +67,82 @@ class _Run:
     bytes_done: int = 0
 
 
-def run(request: OperationRequest, context: OperationContext, memory_limit_bytes: int) -> OperationResult:
+def run(
+    request: OperationRequest, context: OperationContext, memory_limit_bytes: int, board: GroupBoard | None = None
+) -> OperationResult:
     """Rewrite what the settings select at the current snapshot of main.
 
+    :param board: where the file groups are offered to other tasks too; default: this task writes all.
     :raises UnsupportedTableFeature: for tables that this engine cannot rewrite, naming the one that can.
     :raises CommitConflict: when concurrent commits left nothing to replace; nothing was changed.
     :raises VerificationFailed: when new files do not hold the old rows; nothing was committed.
     :raises CommitOutcomeUnknown: when the catalog did not answer; nothing was deleted.
     """
     started = time.monotonic()
-    settings = request.settings
-    if not isinstance(settings, RewriteDataFiles):
-        raise ConfigurationError(f"rewrite_data_files needs its own settings, not {type(settings).__name__}")
-    run_ = _prepare(request, Shared(context), settings, memory_limit_bytes)
+    run_ = _prepare(request, context, memory_limit_bytes, board or OwnBoard())
     if run_ is None:
         return _result(None, "the table has no snapshot", started)
     if not run_.selection.groups and not run_.selection.dangling:
         return _result(run_, "no data file needs rewriting", started)
-    batches = _batches(run_.selection.groups, settings)
-    for number, groups in enumerate(batches):
-        _rewrite_batch(run_, groups, drop_dangling=number == len(batches) - 1)
-    if not run_.commits:
-        raise CommitConflict(f"none of {len(batches)} commits went through: {'; '.join(run_.conflicts)}")
+    offers = [
+        GroupOffer(number, group.size_bytes, _digest(run_, group) if board else "")
+        for number, group in enumerate(run_.selection.groups)
+    ]
+    run_.board.offer(run_.snapshot_id, offers)
+    batches = _batches(len(offers), run_.settings)
+    try:
+        for numbers in batches:
+            _rewrite_batch(run_, numbers, drop_dangling=numbers is batches[-1])
+        if not run_.commits:
+            raise CommitConflict(f"none of {len(batches)} commits went through: {'; '.join(run_.conflicts)}")
+    except CommitOutcomeUnknown:
+        raise
+    except Exception:
+        _discard(run_, _handed_in_by_others(run_))
+        raise
     return _result(run_, None, started)
 
 
+def help_write(request: OperationRequest, context: OperationContext, memory_limit_bytes: int, board: GroupBoard) -> int:
+    """Write file groups that another task offers, and commits; returns how many.
+
+    :raises UnsafeOperation: when the table's metadata lead to other groups than those that were offered.
+    """
+    snapshot_id, offers = board.offered()
+    run_ = _prepare(request, context, memory_limit_bytes, board, snapshot_id)
+    if run_ is None:
+        raise UnsafeOperation(f"{request.table}: snapshot {snapshot_id}, whose file groups are offered, is gone")
+    found = [_digest(run_, group) for group in run_.selection.groups]
+    if found != [offer.digest for offer in offers]:
+        raise UnsafeOperation(
+            f"{request.table}: its schema or settings changed since its file groups were offered; they are left to the "
+            "task that offers them"
+        )
+    stop, numbers = Event(), range(len(offers))
+    return len(drain(board, numbers.stop, _group_writer(run_, numbers, stop), _workers(run_, numbers), stop))
+
+
+def _digest(run_: _Run, group: FileGroup) -> str:
+    return group_digest(group, run_.selection.mark, run_.table.metadata.current_schema_id)
+
+
 def _prepare(
-    request: OperationRequest, context: OperationContext, settings: RewriteDataFiles, memory_bytes: int
+    request: OperationRequest,
+    context: OperationContext,
+    memory_bytes: int,
+    board: GroupBoard,
+    snapshot_id: int | None = None,
 ) -> _Run | None:
+    settings = request.settings
+    if not isinstance(settings, RewriteDataFiles):
+        raise ConfigurationError(f"rewrite_data_files needs its own settings, not {type(settings).__name__}")
+    context = Shared(context)
     table = context.load_table()
-    snapshot = table.metadata.current_snapshot()
+    metadata = table.metadata
+    snapshot = metadata.current_snapshot() if snapshot_id is None else metadata.snapshot_by_id(snapshot_id)
     if snapshot is None:
         return None
-    manifests = snapshot_manifests(table)
+    manifests = snapshot_manifests(table, snapshot.snapshot_id)
     index = LiveIndex(table.io)
     files = index.files(manifests)
     refuse_unsupported(table, files)
@@ -119,20 +166,21 @@ def _prepare(
             table.metadata.properties, sum(file.record_count for one in selection.groups for file in one.files)
         ),
         memory_bytes=memory_bytes,
+        board=board,
     )
 
 
-def _batches(groups: Sequence[FileGroup], settings: RewriteDataFiles) -> list[Sequence[FileGroup]]:
-    """The groups of each commit: all in one, or about evenly over the commits that partial progress allows."""
-    if not settings.partial_progress_enabled or len(groups) < 2:
-        return [groups]
-    commits = min(len(groups), settings.partial_progress_max_commits)
-    bounds = [round(number * len(groups) / commits) for number in range(commits + 1)]
-    return [groups[first:last] for first, last in pairwise(bounds)]
+def _batches(groups: int, settings: RewriteDataFiles) -> list[range]:
+    """Numbers of the groups of each commit: all in one, or evenly over the commits that partial progress allows."""
+    if not settings.partial_progress_enabled or groups < 2:
+        return [range(groups)]
+    commits = min(groups, settings.partial_progress_max_commits)
+    bounds = [round(number * groups / commits) for number in range(commits + 1)]
+    return [range(first, last) for first, last in pairwise(bounds)]
 
 
-def _rewrite_batch(run_: _Run, groups: Sequence[FileGroup], *, drop_dangling: bool) -> None:
-    written = _write_groups(run_, groups)
+def _rewrite_batch(run_: _Run, numbers: range, *, drop_dangling: bool) -> None:
+    written = _write_groups(run_, numbers)
     while True:
         try:
             committed = _commit(run_, written, drop_dangling=drop_dangling)
@@ -200,26 +248,42 @@ def _commit(run_: _Run, written: Sequence[Written], *, drop_dangling: bool) -> C
     )
 
 
-def _write_groups(run_: _Run, groups: Sequence[FileGroup]) -> list[Written]:
-    """Write and verify the groups' new files, several groups at a time; on failure none of them stays."""
-    expected = expectations(run_.table.io, run_.manifests, groups, run_.table.schema())
-    workers = max(
-        1,
-        min(
-            run_.settings.max_concurrent_file_group_rewrites,
-            len(groups),
-            os.cpu_count() or 1,
-            run_.memory_bytes // MEMORY_PER_GROUP,
-        ),
-    )
-    announced: list[str] = []
-    stop, counting = Event(), Lock()
+def _write_groups(run_: _Run, numbers: range) -> list[Written]:
+    """Write and verify the groups' new files, with other tasks where they help; on failure none of the files stays."""
+    stop = Event()
+    write = _group_writer(run_, numbers, stop)
+
+    def write_what_is_free() -> None:
+        run_.context.checkpoint()
+        drain(run_.board, numbers.stop, write, _workers(run_, numbers), stop)
+
+    try:
+        write_what_is_free()
+        wait_for_others(run_.board, numbers.stop, write_what_is_free)
+        others = {one: _by_another(run_, one) for one in numbers if one not in run_.written}
+        return [run_.written.pop(one) if one in run_.written else others[one] for one in numbers]
+    except Exception:
+        _discard(run_, list(run_.written.values()))
+        raise
+
+
+def _workers(run_: _Run, numbers: range) -> int:
+    most = run_.settings.max_concurrent_file_group_rewrites
+    return max(1, min(most, len(numbers), os.cpu_count() or 1, run_.memory_bytes // MEMORY_PER_GROUP))
+
+
+def _group_writer(run_: _Run, numbers: range, stop: Event) -> Callable[[int], None]:
+    """What writes one of these groups and hands it in; when that fails, its files are gone.
+
+    :param stop: once it is set, whatever is being written ends.
+    """
+    groups = run_.selection.groups[numbers.start : numbers.stop]
+    found = expectations(run_.table.io, run_.manifests, groups, run_.table.schema())
+    expected: dict[int, Expectation] = dict(zip(numbers, found, strict=True))
+    counting = Lock()
     layout = ParquetLayout(run_.table.metadata)
     total = sum(group.size_bytes for group in run_.selection.groups)
-
-    def announce(path: str) -> None:
-        run_.context.journal.record_outputs([path])
-        announced.append(path)
+    memory_bytes = run_.memory_bytes // _workers(run_, numbers)
 
     def read(size: int) -> None:
         if stop.is_set():
@@ -229,48 +293,60 @@ def _write_groups(run_: _Run, groups: Sequence[FileGroup]) -> list[Written]:
             run_.bytes_done += size
             run_.context.progress(run_.bytes_done, total, "bytes")
 
-    def work(group: FileGroup, expectation: Expectation) -> Written:
-        return rewrite_group(
-            run_.table,
-            layout,
-            run_.ordering,
-            run_.selection,
-            group,
-            expectation,
-            trial=run_.trial,
-            memory_bytes=run_.memory_bytes // workers,
-            announce=announce,
-            progress=read,
-        )
+    def write(number: int) -> None:
+        group = run_.selection.groups[number]
+        announced: list[str] = []
 
-    try:
-        return list(_in_parallel(work, list(zip(groups, expected, strict=True)), workers, stop))
-    except Exception:
-        delete_quietly(run_.table, announced)
-        raise
+        def announce(path: str) -> None:
+            run_.context.journal.record_outputs([path])
+            announced.append(path)
 
-
-def _in_parallel(
-    work: Callable[[FileGroup, Expectation], Written],
-    jobs: Sequence[tuple[FileGroup, Expectation]],
-    workers: int,
-    stop: Event,
-) -> Iterator[Written]:
-    if workers == 1:
-        yield from (work(*job) for job in jobs)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="floe-rewrite") as pool:
-        futures = [pool.submit(work, *job) for job in jobs]
         try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            failures = [one.exception() for one in done if not one.cancelled() and one.exception() is not None]
-            if failures:
-                raise next(one for one in failures if one is not None)
-        finally:
-            stop.set()
-            for one in futures:
-                one.cancel()
-    yield from (one.result() for one in futures)
+            written = rewrite_group(
+                run_.table,
+                layout,
+                run_.ordering,
+                run_.selection,
+                group,
+                expected[number],
+                trial=run_.trial,
+                memory_bytes=memory_bytes,
+                announce=announce,
+                progress=read,
+            )
+            files = [file_to_json(file) for file in written.files]
+            run_.board.finish(number, {"files": files, "copied": written.copied})
+            run_.written[number] = written
+        except Exception:
+            delete_quietly(run_.table, announced)
+            raise
+
+    return write
+
+
+def _by_another(run_: _Run, number: int) -> Written:
+    """What another task handed in.
+
+    :raises VerificationFailed: when its files are not what it said.
+    """
+    document = run_.board.finished()[number]
+    group = run_.selection.groups[number]
+    files = tuple(file_from_json(file) for file in document["files"])
+    verify_stored(run_.table.io, files, group.output_spec_id)
+    run_.bytes_done += group.size_bytes
+    log.info("another task has written file group %d (%s)", number, bytes_text(group.size_bytes))
+    return Written(group, files, copied=document["copied"])
+
+
+def _handed_in_by_others(run_: _Run) -> list[Written]:
+    """What other tasks have written and nobody is going to commit."""
+    committed = {file.file_path for one in run_.done for file in one.files}
+    found = []
+    for number, document in run_.board.finished().items():
+        files = [file_from_json(file) for file in document["files"]]
+        if not committed.intersection(file.file_path for file in files):
+            found.append(Written(run_.selection.groups[number], files))
+    return found
 
 
 def _result(run_: _Run | None, message: str | None, started: float) -> OperationResult:

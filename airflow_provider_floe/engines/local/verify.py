@@ -110,6 +110,19 @@ def verify_group(
             f"{rows:,} rows were written, but {expected.rows:,} rows less {deleted_rows:,} deleted ones were to be: "
             "nothing was committed"
         )
+    verify_stored(io, written, spec_id)
+    _verify_nulls(schema, expected.nulls, deleted_rows, written)
+    for column in schema.fields:
+        bounds = expected.known_bounds.get(column.field_id)
+        if bounds is not None:
+            _verify_bounds(column.name, column.field_type, bounds, written, column.field_id)
+
+
+def verify_stored(io: FileIO, written: Sequence[DataFile], spec_id: int) -> None:
+    """Whether the files are there, as long as they were written.
+
+    :raises VerificationFailed: naming the file; nothing may be committed then.
+    """
     for file in written:
         length = len(io.new_input(file.file_path))
         if length != file.file_size_in_bytes or file.spec_id != spec_id:
@@ -117,11 +130,6 @@ def verify_group(
                 f"{file.file_path} has {length} bytes under spec {file.spec_id}, but {file.file_size_in_bytes} bytes "
                 f"under spec {spec_id} were written: nothing was committed"
             )
-    _verify_nulls(schema, expected.nulls, deleted_rows, written)
-    for column in schema.fields:
-        bounds = expected.known_bounds.get(column.field_id)
-        if bounds is not None:
-            _verify_bounds(column.name, column.field_type, bounds, written, column.field_id)
 
 
 def _verify_nulls(schema: Schema, nulls: Mapping[int, int], deleted_rows: int, written: Sequence[DataFile]) -> None:

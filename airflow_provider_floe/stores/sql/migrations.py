@@ -11,7 +11,7 @@ from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.stores.sql.database import Database, reason
 from airflow_provider_floe.stores.sql.expressions import read_clock, serialise
 from airflow_provider_floe.stores.sql.policies import REVISION
-from airflow_provider_floe.stores.sql.schema import counters, metadata, schema_versions
+from airflow_provider_floe.stores.sql.schema import counters, file_groups, metadata, schema_versions
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +22,16 @@ MIGRATION_LOCK = 1
 
 def create_tables(connection: Connection) -> None:
     """Version 1."""
-    metadata.create_all(connection)
+    metadata.create_all(connection, [table for table in metadata.sorted_tables if table is not file_groups])
     connection.execute(insert(counters).values(name=REVISION, value=0))
 
 
-MIGRATIONS: tuple[Migration, ...] = (create_tables,)
+def share_file_groups(connection: Connection) -> None:
+    """Version 2."""
+    file_groups.create(connection)
+
+
+MIGRATIONS: tuple[Migration, ...] = (create_tables, share_file_groups)
 """In order; the n-th one leads to version n. Each runs in the transaction that records its version."""
 
 

@@ -142,3 +142,17 @@ journal = Table(
     Column("done_at", UtcMicros),
     Column("restored_at", UtcMicros),
 )
+
+file_groups = Table(
+    "floe_file_groups",
+    metadata,
+    Column("operation_id", String(64), ForeignKey(operations.c.id, ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("snapshot_id", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("worker", String(64)),
+    Column("expires_at", UtcMicros),
+    Column("written", Text),
+    PrimaryKeyConstraint("operation_id", "number"),
+)

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from airflow_provider_floe.stores.sql.database import Database
 from airflow_provider_floe.stores.sql.expressions import read_clock
+from airflow_provider_floe.stores.sql.file_groups import FileGroupQueries
 from airflow_provider_floe.stores.sql.health import HealthQueries
 from airflow_provider_floe.stores.sql.journal import JournalQueries
 from airflow_provider_floe.stores.sql.leases import LeaseQueries
@@ -19,7 +20,14 @@ from airflow_provider_floe.stores.sql.schedules import ScheduleQueries
 
 
 class SqlStore(
-    PolicyQueries, HealthQueries, PlanQueries, OperationQueries, ScheduleQueries, LeaseQueries, JournalQueries
+    PolicyQueries,
+    HealthQueries,
+    PlanQueries,
+    OperationQueries,
+    ScheduleQueries,
+    LeaseQueries,
+    JournalQueries,
+    FileGroupQueries,
 ):
     """Implements :class:`~airflow_provider_floe.stores.protocols.FloeStore` on one database.
 

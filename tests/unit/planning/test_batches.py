@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_floe.engines.capabilities import Capabilities, OperationCapability
 from airflow_provider_floe.health.report import TableId
-from airflow_provider_floe.planning.batches import make_batches
+from airflow_provider_floe.planning.batches import make_batches, make_helpers
 from airflow_provider_floe.planning.model import Batching, Disposition, Estimate, PlanItem
 from airflow_provider_floe.tables import RUN_ORDER, Operation
 
@@ -101,3 +103,51 @@ def test_too_many_batches_put_the_smallest_together() -> None:
         ("2-rewrite_data_files", "4-rewrite_data_files"),
         ("3-rewrite_data_files",),
     )
+
+
+SHARING = {
+    "local": Capabilities(
+        engine="local",
+        version="1",
+        operations={
+            Operation.REWRITE_DATA_FILES: OperationCapability(shares_groups=True),
+            Operation.EXPIRE_SNAPSHOTS: OperationCapability(),
+        },
+    ),
+    "spark": Capabilities(
+        engine="spark", version="4", operations={Operation.REWRITE_DATA_FILES: OperationCapability()}
+    ),
+}
+
+
+def test_a_table_gets_a_task_for_each_target_of_its_bytes_up_to_its_most() -> None:
+    items = [
+        wanted(1, size=1000, engine="local"),
+        wanted(2, size=250, engine="local"),
+        wanted(3, size=100, engine="local"),
+        wanted(4, size=1000, engine="spark"),
+        wanted(5, Operation.EXPIRE_SNAPSHOTS, size=1000, engine="local"),
+        wanted(6, size=1000, engine="local", disposition=Disposition.CUT),
+    ]
+    batching = Batching(target_bytes=100, max_tasks_per_table=4)
+    helpers = make_helpers(items, batching, 5, SHARING)
+    assert Counter(helpers) == {items[0].id: 3, items[1].id: 2}
+    assert make_helpers(items, Batching(target_bytes=100), 5, SHARING) == (), "one task a table is the default"
+    assert make_helpers(items, Batching(target_bytes=100, max_tasks_per_table=4, max_batches=9), 5, SHARING) == (
+        *[items[0].id] * 3,
+        items[1].id,
+    ), "the best ranked first"
+
+
+@given(fleets(), batchings, st.integers(1, 5))
+def test_helpers_are_never_too_many(items: list[PlanItem], batching: Batching, most: int) -> None:
+    items = [item.model_copy(update={"engine": "local"}) for item in items]
+    sharing = replace(batching, max_tasks_per_table=most)
+    batches = make_batches(items, sharing)
+    helpers = Counter(make_helpers(items, sharing, len(batches), SHARING))
+    assert len(batches) + helpers.total() <= batching.max_batches
+    running = {item.id: item for item in items if item.disposition is Disposition.RUN}
+    for item_id, count in helpers.items():
+        assert running[item_id].operation is Operation.REWRITE_DATA_FILES
+        assert count < most
+        assert count * batching.target_bytes < running[item_id].estimate.bytes_in, "each has something to do"

@@ -35,7 +35,7 @@ def store(url: str) -> Iterator[FloeStore]:
 class TestSqliteFile(SharedStoreContract):
     def test_it_is_shared_and_says_where_it_is(self, store: FloeStore, path: Path) -> None:
         assert store.shared
-        assert store.describe() == f"SQLite file {path}, schema version 1"
+        assert store.describe() == f"SQLite file {path}, schema version 2"
 
     def test_only_this_user_may_read_what_it_creates(self, store: FloeStore, path: Path) -> None:
         store.record_slot(execution(NOON, SlotOutcome.EXECUTED))

@@ -31,21 +31,21 @@ def url(tmp_path: Path) -> str:
 
 def test_a_later_version_is_applied_once_and_keeps_the_data(url: str) -> None:
     database = open_store(url)._database  # type: ignore[attr-defined]
-    assert migrate(database, (*MIGRATIONS, add_column)) == 2
-    assert migrate(database, (*MIGRATIONS, add_column)) == 2
+    assert migrate(database, (*MIGRATIONS, add_column)) == 3
+    assert migrate(database, (*MIGRATIONS, add_column)) == 3
     with database.read() as connection:
         row = connection.exec_driver_sql("SELECT operation, note FROM floe_slots").one()
         versions = connection.exec_driver_sql("SELECT version FROM floe_schema_versions ORDER BY 1").scalars().all()
     assert tuple(row) == (EXPIRE.value, None)
-    assert versions == [1, 2]
+    assert versions == [1, 2, 3]
 
 
 def test_older_code_refuses_a_newer_schema_and_leaves_it(url: str) -> None:
     store = open_store(url)
     migrate(store._database, (*MIGRATIONS, add_column))  # type: ignore[attr-defined]
-    with pytest.raises(ConfigurationError, match=r"schema version 2, but .* up to 1: upgrade airflow-provider-floe"):
+    with pytest.raises(ConfigurationError, match=r"schema version 3, but .* up to 2: upgrade airflow-provider-floe"):
         open_store(url)
-    assert store.schema_version() == 2
+    assert store.schema_version() == 3
     assert store.consumed_slot(TABLE, EXPIRE) == NOON
 
 
@@ -53,5 +53,5 @@ def test_a_migration_that_fails_changes_nothing(url: str) -> None:
     store = open_store(url)
     with pytest.raises(Exception, match="no_such_table"):
         migrate(store._database, (*MIGRATIONS, fails_halfway))  # type: ignore[attr-defined]
-    assert store.schema_version() == 1
-    assert migrate(store._database, (*MIGRATIONS, add_column)) == 2  # type: ignore[attr-defined]
+    assert store.schema_version() == 2
+    assert migrate(store._database, (*MIGRATIONS, add_column)) == 3  # type: ignore[attr-defined]
