@@ -551,15 +551,17 @@ class StoreContract:
 
     def test_a_file_group_that_nobody_keeps_is_free(self, store: FloeStore) -> None:
         operation_id = self.offered(store, 0, 1)
-        assert store.claim_file_group(operation_id, "dead", SHORT, before=9) == 0
-        assert store.claim_file_group(operation_id, "kept", SHORT, before=9) == 1
-        store.renew_file_groups(operation_id, "kept", LONG)
+        assert store.claim_file_group(operation_id, "kept", LONG, before=9) == 0
+        assert store.claim_file_group(operation_id, "dead", SHORT, before=9) == 1
         wait_until_after(store, store.now() + SHORT)
-        assert store.claim_file_group(operation_id, "other", LONG, before=9) == 0
+        assert store.claim_file_group(operation_id, "other", LONG, before=9) == 1
         assert store.claim_file_group(operation_id, "other", LONG, before=9) is None
         with pytest.raises(LeaseLost):
-            store.finish_file_group(operation_id, "dead", 0, {})
-        store.finish_file_group(operation_id, "other", 0, {})
+            store.finish_file_group(operation_id, "dead", 1, {})
+        store.finish_file_group(operation_id, "other", 1, {})
+        store.renew_file_groups(operation_id, "kept", SHORT)
+        wait_until_after(store, store.now() + SHORT)
+        assert store.claim_file_group(operation_id, "other", LONG, before=9) == 0
 
     def test_file_groups_end_with_their_operation(self, store: FloeStore) -> None:
         operation_id = self.offered(store, 0)
