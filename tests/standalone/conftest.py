@@ -23,6 +23,11 @@ from airflow_provider_floe.stores.open import open_store
 
 HERE = Path(__file__).parent
 SLOW_TABLES = ("killed_task", "killed_supervisor")
+SHARED = """
+from airflow_provider_floe.dag_factory import FloePolicyDag
+
+dag = FloePolicyDag("shared", task_kwargs={"max_tasks_per_table": 3})
+"""
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +55,7 @@ def deployment(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     (home / "dags").mkdir(parents=True)
     shutil.copytree(REPOSITORY / "demo" / "policies", home / "dags" / "policies")
     shutil.copyfile(HERE / "policies.yaml", home / "dags" / "policies" / "more.yaml")
+    (home / "dags" / "shared.py").write_text(SHARED)
     lake = lakehouse.build(root / "lake")
     _small_files(lake, "scratch", "idle")
     slow, brakes = _slow_catalog(root / "slow"), root / "brakes"
@@ -62,6 +68,7 @@ def deployment(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "FLOE_TEST_BRAKES": str(brakes),
             "AIRFLOW__FLOE__CATALOGS": "lake,slow",
             "AIRFLOW__FLOE__LEASE_SECONDS": str(LEASE_SECONDS),
+            "AIRFLOW__FLOE__BATCH_BYTES": "20000",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
@@ -73,7 +80,7 @@ def deployment(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     _add_connection(airflow, "slow", lakehouse.catalog_properties(root / "slow"), {"py-io-impl": "slow_io.SlowFileIO"})
     before = {state.name: state for state in measure(lake)}
     with airflow:
-        dags = ("floe_maintenance", *(f"floe_policy_{name}" for name in ("web", "sales", "audit", "slow")))
+        dags = ("floe_maintenance", *(f"floe_policy_{name}" for name in ("web", "sales", "audit", "slow", "shared")))
         airflow.wait_for_dags(dags)
         for dag_id in dags:
             airflow.set_paused(dag_id, False)
@@ -97,11 +104,19 @@ def _slow_catalog(root: Path) -> SqlCatalog:
     catalog.create_namespace("db")
     for name in SLOW_TABLES:
         _small_files(catalog, "db", name)
+    catalog.create_namespace("wide")
+    _small_files(catalog, "wide", "shared", parts=5)
     return catalog
 
 
-def _small_files(catalog: SqlCatalog, namespace: str, name: str) -> None:
-    rows = pa.table({"id": list(range(2000)), "note": [f"note {number}" for number in range(2000)]})
+def _small_files(catalog: SqlCatalog, namespace: str, name: str, *, parts: int = 1) -> None:
+    numbers = list(range(2000))
+    rows = pa.table(
+        {"id": numbers, "part": [n % parts for n in numbers], "note": [f"note {number}" for number in numbers]}
+    )
     table = catalog.create_table(f"{namespace}.{name}", schema=rows.schema)
+    if parts > 1:
+        with table.update_spec() as spec:
+            spec.add_identity("part")
     for start in range(0, 2000, 200):
         table.append(rows.slice(start, 200))

@@ -176,6 +176,36 @@ def test_killing_it_in_the_middle_of_a_rewrite_loses_nothing(deployment: Deploym
     assert deployment.store.operation(oldest.id).status is OperationStatus.INTERRUPTED
 
 
+def test_tasks_share_the_file_groups_of_a_table(deployment: Deployment) -> None:
+    airflow, table = deployment.airflow, deployment.slow.load_table("wide.shared")
+    before, snapshots = oracle_digest(table.metadata_location), len(table.metadata.snapshots)
+    brake = deployment.brakes / "shared"
+    brake.touch()
+    run_id = airflow.trigger("floe_policy_shared", {})
+    held = brake.with_suffix(".held")
+    wait_until("the first group", held.exists, timeout=120)
+
+    def others_are_done() -> list[str]:
+        (record,) = records(deployment, "slow.wide.shared")
+        groups = deployment.store.file_groups(record.id)
+        done = [group.worker for group in groups if group.written is not None]
+        return [str(worker) for worker in done] if len(done) == len(groups) - 1 else []
+
+    workers = wait_until("the other groups", others_are_done, timeout=300)
+    held.unlink()
+    assert airflow.wait_for_run("floe_policy_shared", run_id) == "success"
+    tasks = [task for task in airflow.tasks("floe_policy_shared", run_id) if task["task_id"] == "execute"]
+    assert [task["state"] for task in tasks] == ["success"] * 3
+    assert len(workers) == 4
+    (record,) = records(deployment, "slow.wide.shared")
+    assert record.status is OperationStatus.SUCCESS
+    table.refresh()
+    assert oracle_digest(table.metadata_location) == before
+    assert len(table.metadata.snapshots) == snapshots + 1
+    assert table.inspect.files().num_rows == 5
+    assert unreferenced_files(table) == set()
+
+
 def is_running(pid: int) -> bool:
     """Whether the process does anything; a zombie does not."""
     try:
