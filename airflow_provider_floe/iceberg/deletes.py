@@ -75,24 +75,25 @@ class DeleteIndex:
         """The delete files that may remove rows of a data file."""
         return [delete for found, first in self._reaching(data) for delete in found[first:]]
 
-    def of_all(self, data: Sequence[LiveFile]) -> list[LiveFile]:
+    def of_all(self, data: Iterable[LiveFile]) -> list[LiveFile]:
         """The delete files that may remove rows of any of the data files, each once."""
-        # Within a partition, what reaches the oldest files reaches all that the others are reached by; files under a
-        # deletion vector are apart from those that position deletes may reach.
-        found: dict[str, LiveFile] = {}
-        oldest: dict[tuple[Place, bool], list[LiveFile]] = {}
+        reach = Reach(self)
         for file in data:
-            vector = self.vector_of(file)
-            if vector is not None:
-                found[vector.key] = vector
-            known = oldest.setdefault(((file.spec_id, file.partition), vector is not None), [file, file])
-            known[0] = min(known[0], file, key=_sequence_number)
-            known[1] = min(known[1], file, key=written_in)
-        found |= {delete.key: delete for files in oldest.values() for file in files for delete in self.of(file)}
-        if self._by_path:
-            named = (delete for file in data if file.path in self._by_path for delete in self.of(file))
-            found |= {delete.key: delete for delete in named}
-        return list(found.values())
+            reach.add(file)
+        return reach.found()
+
+    def __bool__(self) -> bool:
+        return bool(self._everywhere or self._by_partition or self._equality or self._by_path or self._vectors)
+
+    def may_touch(self, path: str, place: Place) -> bool:
+        """Whether delete files are known for a data file or its partition, whatever their sequence numbers; cheap."""
+        return (
+            bool(self._everywhere)
+            or place in self._by_partition
+            or place in self._equality
+            or path in self._by_path
+            or path in self._vectors
+        )
 
     def touches(self, data: LiveFile) -> bool:
         """Whether any delete file may remove rows of a data file."""
@@ -113,6 +114,51 @@ class DeleteIndex:
                 yield found, bisect_right(found, data.sequence_number, key=_sequence_number)
 
 
+class Reach:
+    """The delete files that may remove rows of some of the data files that it is shown, of which it keeps none.
+
+    Within a partition, what reaches the oldest file reaches all that the others are reached by; files under a deletion
+    vector are apart from those that position deletes may reach.
+    """
+
+    def __init__(self, index: DeleteIndex) -> None:
+        self._index = index
+        self._found: dict[str, LiveFile] = {}
+        self._written: dict[Place, int] = {}
+        self._sequences: dict[Place, int] = {}
+        self._oldest: int | None = None
+
+    def add(self, file: LiveFile) -> None:
+        """Take a data file into account."""
+        index, place, sequence = self._index, (file.spec_id, file.partition), file.sequence_number
+        vector = index.vector_of(file)
+        if vector is not None:
+            self._found[vector.key] = vector
+        else:
+            written = written_in(file)
+            self._take(index._by_path.get(file.path, ()), written)
+            if place in index._by_partition:
+                self._written[place] = min(written, self._written.get(place, written))
+        if place in index._equality:
+            self._sequences[place] = min(sequence, self._sequences.get(place, sequence))
+        if index._everywhere:
+            self._oldest = sequence if self._oldest is None else min(sequence, self._oldest)
+
+    def found(self) -> list[LiveFile]:
+        """The delete files, each once."""
+        for place, written in self._written.items():
+            self._take(self._index._by_partition[place], written)
+        for place, sequence in self._sequences.items():
+            self._take(self._index._equality[place], sequence + 1)
+        if self._oldest is not None:
+            self._take(self._index._everywhere, self._oldest + 1)
+        return list(self._found.values())
+
+    def _take(self, deletes: Sequence[LiveFile], least: int) -> None:
+        for delete in deletes[bisect_left(deletes, least, key=_sequence_number) :]:
+            self._found[delete.key] = delete
+
+
 def written_in(data: LiveFile) -> int:
     """Sequence number of the commit that wrote a data file: older position deletes cannot name it."""
     return max(data.sequence_number, data.file_sequence_number or 0)
@@ -124,4 +170,4 @@ def _sequence_number(file: LiveFile) -> int:
 
 def needed_deletes(index: DeleteIndex, data: Iterable[LiveFile]) -> set[str]:
     """Keys of the delete files that may still remove rows of some of the data files."""
-    return {delete.key for delete in index.of_all(list(data))}
+    return {delete.key for delete in index.of_all(data)}

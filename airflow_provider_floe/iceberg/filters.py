@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.expressions.parser import parse
 from pyiceberg.expressions.visitors import bind
-from pyiceberg.manifest import ManifestContent
+from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import ManifestGroupPlanner, Table
 
 from airflow_provider_floe.errors import ConfigurationError
@@ -26,6 +26,22 @@ def parse_filter(table: Table, text: str) -> BooleanExpression:
             f"filter {text!r} cannot be used on {'.'.join(table.name())}: {error}; write a SQL predicate over {columns}"
         ) from error
     return expression
+
+
+class MatchingFiles:
+    """The data files that may hold rows that match, manifest by manifest.
+
+    :raises ConfigurationError: see :func:`parse_filter`.
+    """
+
+    def __init__(self, table: Table, text: str) -> None:
+        self._planner = ManifestGroupPlanner(table.metadata, table.io, parse_filter(table, text))
+
+    def paths(self, manifest: ManifestFile) -> frozenset[str]:
+        """Paths of the files of a data manifest."""
+        return frozenset(
+            entry.data_file.file_path for found in self._planner.plan_manifest_entries([manifest]) for entry in found
+        )
 
 
 def matching_paths(table: Table, text: str) -> frozenset[str]:

@@ -127,13 +127,84 @@ def decode_files(manifest: ManifestFile, data: bytes) -> Iterator[LiveFile]:
     First row ids of files count only where a snapshot's manifest list gave the manifest one; a manifest that is in no
     list yet says what it says.
     """
-    deletes = manifest.content == ManifestContent.DELETES
-    path, spec_id = manifest.manifest_path, manifest.partition_spec_id
+    if manifest.content == ManifestContent.DELETES:
+        yield from _delete_files(manifest, data)
+    else:
+        for row in data_rows(manifest, data):
+            yield data_file(manifest.partition_spec_id, row, manifest.manifest_path)
+
+
+DataRow = tuple[str, str, tuple[Any, ...], int, int, int, int | None, int | None, int | None, int | None]
+"""A live data file, as a plain tuple because there are millions: path, format in upper case, partition, records, bytes,
+data sequence number, snapshot id, sort order id, file sequence number, first row id; as :class:`LiveFile` has them."""
+
+
+def data_rows(manifest: ManifestFile, data: bytes) -> Iterator[DataRow]:
+    """The live data files in the bytes of a data manifest; see :func:`decode_files`."""
+    path = manifest.manifest_path
     next_row_id = first_row_id(manifest)
+    numbered = next_row_id is not None or manifest.sequence_number == UNASSIGNED_SEQ
     # Files of one commit and partition share what they have in common: a third less memory for each.
     formats: dict[str, str] = {}
+    partitions: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     one_of: Callable[[Any, Any], Any] = {}.setdefault
-    for row in read_rows(data, _DELETES if deletes else _DATA, path):
+    for row in read_rows(data, _DATA, path):
+        status, snapshot_id, sequence_number, _, file_path, file_format, stored, records, size, order, written, own = (
+            row
+        )
+        if status == DELETED:
+            continue
+        if sequence_number is None:
+            sequence_number = _inherited(manifest, status, file_path)
+        if written is None and status == ADDED:
+            written = manifest.sequence_number
+        partition = partitions.get(stored)
+        if partition is None:
+            partition = _with_one_nan(stored)
+            partitions[partition] = partition
+        row_id: int | None = None
+        if numbered:
+            row_id = own
+            if row_id is None and next_row_id is not None:
+                row_id = next_row_id
+                next_row_id += records
+        yield (
+            file_path,
+            formats.get(file_format) or formats.setdefault(file_format, file_format.upper()),
+            partition,
+            records,
+            size,
+            one_of(sequence_number, sequence_number),
+            manifest.added_snapshot_id if snapshot_id is None else one_of(snapshot_id, snapshot_id),
+            order,
+            one_of(written, written),
+            row_id,
+        )
+
+
+def data_file(spec_id: int, row: DataRow, manifest_path: str = "") -> LiveFile:
+    """The file that a row describes."""
+    path, file_format, partition, records, size, sequence_number, snapshot_id, order, written, row_id = row
+    return LiveFile(
+        path=path,
+        content=FileContent.DATA,
+        file_format=file_format,
+        spec_id=spec_id,
+        partition=partition,
+        record_count=records,
+        file_size_bytes=size,
+        sequence_number=sequence_number,
+        snapshot_id=snapshot_id,
+        sort_order_id=order,
+        manifest_path=manifest_path,
+        file_sequence_number=written,
+        first_row_id=row_id,
+    )
+
+
+def _delete_files(manifest: ManifestFile, data: bytes) -> Iterator[LiveFile]:
+    path = manifest.manifest_path
+    for row in read_rows(data, _DELETES, path):
         status, snapshot_id, sequence_number, kind, file_path, file_format, partition, records, size, order, written = (
             row[:11]
         )
@@ -143,34 +214,31 @@ def decode_files(manifest: ManifestFile, data: bytes) -> Iterator[LiveFile]:
             sequence_number = _inherited(manifest, status, file_path)
         if written is None and status == ADDED:
             written = manifest.sequence_number
-        if any(value != value for value in partition):
-            partition = tuple(_NAN if value != value else value for value in partition)
-        equality_ids, referenced, offset, length = _delete_fields(row) if deletes else (None, None, None, None)
-        row_id: int | None = None
-        if not deletes and (next_row_id is not None or manifest.sequence_number == UNASSIGNED_SEQ):
-            row_id = row[11]
-            if row_id is None and next_row_id is not None:
-                row_id = next_row_id
-                next_row_id += records
+        equality_ids, referenced, offset, length = _delete_fields(row)
         yield LiveFile(
             path=file_path,
             content=_CONTENTS[kind or 0],
-            file_format=formats.get(file_format) or formats.setdefault(file_format, file_format.upper()),
-            spec_id=spec_id,
-            partition=one_of(partition, partition),
+            file_format=file_format.upper(),
+            spec_id=manifest.partition_spec_id,
+            partition=_with_one_nan(partition),
             record_count=records,
             file_size_bytes=size,
-            sequence_number=one_of(sequence_number, sequence_number),
-            snapshot_id=manifest.added_snapshot_id if snapshot_id is None else one_of(snapshot_id, snapshot_id),
+            sequence_number=sequence_number,
+            snapshot_id=manifest.added_snapshot_id if snapshot_id is None else snapshot_id,
             sort_order_id=order,
             equality_ids=equality_ids,
             referenced_data_file=referenced,
             manifest_path=path,
-            file_sequence_number=one_of(written, written),
-            first_row_id=row_id,
+            file_sequence_number=written,
             content_offset=offset,
             content_size_bytes=length,
         )
+
+
+def _with_one_nan(partition: tuple[Any, ...]) -> tuple[Any, ...]:
+    if any(value != value for value in partition):
+        return tuple(_NAN if value != value else value for value in partition)
+    return partition
 
 
 def read_ahead(io: FileIO, manifests: Sequence[ManifestFile]) -> Iterator[tuple[ManifestFile, bytes]]:

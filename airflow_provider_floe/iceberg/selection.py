@@ -7,83 +7,98 @@ of the settings that shaped them, and a group of files that all bear the mark of
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
-from airflow_provider_floe.iceberg.deletes import DeleteIndex, needed_deletes
+from airflow_provider_floe.iceberg.aggregates import Totals
+from airflow_provider_floe.iceberg.candidates import LARGE, SMALL, Candidates, FileRules
+from airflow_provider_floe.iceberg.deletes import DeleteIndex, Reach
+from airflow_provider_floe.iceberg.file_groups import (
+    MOST_OPEN_FILES,
+    FileGroup,
+    FileGroups,
+    FileSource,
+    ListedFiles,
+    ManifestFiles,
+    place_in,
+)
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
-from airflow_provider_floe.iceberg.filters import matching_paths
+from airflow_provider_floe.iceberg.filters import MatchingFiles, matching_paths
+from airflow_provider_floe.iceberg.grouping import expected_files, group_candidates
 from airflow_provider_floe.iceberg.manifest_selection import manifest_work
+from airflow_provider_floe.iceberg.manifests import (
+    DataRow,
+    data_file,
+    data_rows,
+    live_files,
+    read_ahead,
+    snapshot_manifests,
+)
 from airflow_provider_floe.iceberg.marks import marked_snapshots
-from airflow_provider_floe.iceberg.splitting import split_by_size
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import RewriteDataFiles
 from airflow_provider_floe.text import bytes_text
 
 __all__ = [
+    "LARGE",
+    "SMALL",
     "FileGroup",
     "Selection",
+    "Survey",
     "expected_files",
     "manifest_work",
     "rewrite_mark",
     "rewrite_work",
     "select_file_groups",
     "select_rewrite",
+    "survey_table",
     "target_file_size",
 ]
 
 DEFAULT_TARGET_BYTES = 512 * 1024**2
 TARGET_PROPERTY = "write.target-file-size-bytes"
-SMALL, LARGE = 0.75, 1.8
-"""Files below or above these shares of the target are candidates."""
-FEW_FILES = 5
-"""Below this many files, a group that is far from a full file and holds a big one waits for company."""
 MARK_PREFIX = "floe"
-
-
-@dataclass(frozen=True, slots=True)
-class FileGroup:
-    """Files of one partition that are rewritten together.
-
-    :ivar output_spec_id: partition spec of the files to write.
-    :ivar files_out: how many files are expected.
-    :ivar deletes: the delete files that may remove rows of the group's files.
-    """
-
-    spec_id: int
-    partition: tuple[Any, ...]
-    output_spec_id: int
-    files: tuple[LiveFile, ...]
-    files_out: int
-    deletes: tuple[LiveFile, ...] = ()
-
-    @property
-    def moves(self) -> bool:
-        """Whether the files are written under another spec than they have."""
-        return self.spec_id != self.output_spec_id
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the files that are read."""
-        return sum(file.file_size_bytes for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What a rewrite of data files would touch.
 
+    :ivar groups: in the order in which to rewrite them.
     :ivar dangling: delete files that no data file needs, where the settings ask for their removal.
     """
 
     target_bytes: int
     mark: str
-    groups: tuple[FileGroup, ...]
+    groups: Sequence[FileGroup]
     dangling: tuple[LiveFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over the manifests of a snapshot tells a rewrite of data files.
+
+    :ivar groups: those of the selection.
+    :ivar deletes: all live delete files.
+    :ivar examples: a data file of each format.
+    :ivar totals: of the data files of each data manifest, by its path.
+    """
+
+    selection: Selection
+    groups: FileGroups
+    deletes: tuple[LiveFile, ...]
+    examples: tuple[LiveFile, ...]
+    totals: Mapping[str, Totals]
+
+    @property
+    def data_files(self) -> int:
+        """Live data files."""
+        return sum(one.files for one in self.totals.values())
 
 
 def target_file_size(metadata: TableMetadata, settings: RewriteDataFiles) -> int:
@@ -95,11 +110,6 @@ def target_file_size(metadata: TableMetadata, settings: RewriteDataFiles) -> int
     except ValueError:
         size = 0
     return size if size > 0 else DEFAULT_TARGET_BYTES
-
-
-def expected_files(size_bytes: int, target_bytes: int) -> int:
-    """Into how many files of even size data is written: none is far below or far above the target."""
-    return max(1, int(size_bytes / target_bytes + 0.4))
 
 
 def rewrite_mark(metadata: TableMetadata, settings: RewriteDataFiles) -> str:
@@ -117,58 +127,151 @@ def select_rewrite(
     settings: RewriteDataFiles,
     matching: frozenset[str] | None = None,
 ) -> Selection:
-    """Choose the groups to rewrite, in the order in which to rewrite them.
+    """Choose the groups to rewrite among files that are at hand.
 
     :param files: all live files of the snapshot, delete files included.
     :param matching: paths of the data files that the settings' filter lets through; None lets all through.
     """
-    deletes = DeleteIndex(metadata, files)
-    mark = rewrite_mark(metadata, settings)
-    marked = marked_snapshots(metadata, mark)
-    rules = _Rules(metadata, settings, target_file_size(metadata, settings), mark, marked, deletes)
-    by_place: defaultdict[tuple[int, tuple[Any, ...]], list[LiveFile]] = defaultdict(list)
-    for file in files:
-        if file.content is FileContent.DATA and (matching is None or file.path in matching):
-            by_place[file.spec_id, file.partition].append(file)
-    groups = [group for members in by_place.values() for group in rules.groups(members)]
-    dangling: tuple[LiveFile, ...] = ()
-    if settings.remove_dangling_deletes:
-        needed = needed_deletes(deletes, (file for file in files if file.content is FileContent.DATA))
-        dangling = tuple(file for file in files if file.content is not FileContent.DATA and file.key not in needed)
-    ordered = tuple(_in_order(groups, settings.rewrite_job_order))
-    return Selection(rules.target, rules.mark, ordered, dangling)
+    groups, selection = _select_listed(metadata, files, settings, matching)
+    return replace(selection, groups=tuple(groups))
+
+
+def _select_listed(
+    metadata: TableMetadata, files: Sequence[LiveFile], settings: RewriteDataFiles, matching: frozenset[str] | None
+) -> tuple[FileGroups, Selection]:
+    choice = _Choice(metadata, (file for file in files if file.content is not FileContent.DATA), settings)
+    for place, file in enumerate(files):
+        if file.content is FileContent.DATA:
+            choice.add(file.spec_id, _row(file), place, chosen=matching is None or file.path in matching)
+    return choice.done(ListedFiles(files))
+
+
+def survey_table(
+    io: FileIO,
+    metadata: TableMetadata,
+    manifests: Sequence[ManifestFile],
+    settings: RewriteDataFiles,
+    matching: Callable[[ManifestFile], frozenset[str]] | None = None,
+    *,
+    keep_files: int = MOST_OPEN_FILES,
+) -> Survey:
+    """Choose the groups to rewrite in one pass over the manifests, which are not kept.
+
+    :param matching: paths of a manifest's data files that the settings' filter lets through; None lets all through.
+    :param keep_files: so many candidates are kept as they are read; of more, only columns.
+    :raises TableUnreadable: naming the manifest that is missing, damaged or not as Iceberg prescribes.
+    """
+    data_manifests = [one for one in manifests if one.content == ManifestContent.DATA]
+    deletes = tuple(live_files(io, [one for one in manifests if one.content != ManifestContent.DATA]))
+    choice = _Choice(metadata, deletes, settings)
+    kept: dict[int, LiveFile] | None = {}
+    examples: dict[str, LiveFile] = {}
+    totals: dict[str, Totals] = {}
+    for number, (manifest, data) in enumerate(read_ahead(io, data_manifests)):
+        spec_id, path = manifest.partition_spec_id, manifest.manifest_path
+        matched = matching(manifest) if matching is not None else None
+        position = size = records = 0
+        for row in data_rows(manifest, data):
+            size += row[4]
+            records += row[3]
+            if row[1] not in examples:
+                examples[row[1]] = data_file(spec_id, row, path)
+            where = place_in(number, position)
+            position += 1
+            if choice.add(spec_id, row, where, chosen=matched is None or row[0] in matched) and kept is not None:
+                kept[where] = data_file(spec_id, row, path)
+        totals[path] = Totals(position, size, records)
+        if kept is not None and len(kept) > keep_files:
+            kept = None
+    stored = ManifestFiles(io, data_manifests, kept)
+    groups, selection = choice.done(stored)
+    return Survey(selection, groups, deletes, tuple(examples.values()), totals)
+
+
+class _Choice:
+    """Goes through a snapshot's data files one by one."""
+
+    def __init__(self, metadata: TableMetadata, deletes: Iterable[LiveFile], settings: RewriteDataFiles) -> None:
+        self._deletes = tuple(deletes)
+        index = DeleteIndex(metadata, self._deletes)
+        mark = rewrite_mark(metadata, settings)
+        marked = marked_snapshots(metadata, mark)
+        self._rules = FileRules(metadata, settings, target_file_size(metadata, settings), mark, marked, index)
+        self._candidates = Candidates(self._rules)
+        self._reach = Reach(index) if settings.remove_dangling_deletes and self._deletes else None
+
+    def add(self, spec_id: int, row: DataRow, where: int, *, chosen: bool) -> bool:
+        """Take a data file into account; returns whether it is a candidate.
+
+        :param chosen: the settings' filter lets it through.
+        """
+        if self._reach is not None and self._rules.deletes.may_touch(row[0], (spec_id, row[2])):
+            self._reach.add(data_file(spec_id, row))
+        return chosen and self._candidates.add(spec_id, row, where)
+
+    def done(self, source: FileSource) -> tuple[FileGroups, Selection]:
+        """The groups, once all files were shown."""
+        rules = self._rules
+        groups = FileGroups(group_candidates(self._candidates), source, rules.deletes, rules.output_spec_id)
+        dangling: tuple[LiveFile, ...] = ()
+        if self._reach is not None:
+            needed = {delete.key for delete in self._reach.found()}
+            dangling = tuple(file for file in self._deletes if file.key not in needed)
+        elif rules.settings.remove_dangling_deletes:
+            dangling = self._deletes
+        return groups, Selection(rules.target, rules.mark, groups, dangling)
+
+
+def _row(file: LiveFile) -> DataRow:
+    return (
+        file.path,
+        file.file_format,
+        file.partition,
+        file.record_count,
+        file.file_size_bytes,
+        file.sequence_number,
+        file.snapshot_id,
+        file.sort_order_id,
+        file.file_sequence_number,
+        file.first_row_id,
+    )
 
 
 def select_file_groups(
     metadata: TableMetadata, files: Sequence[LiveFile], settings: RewriteDataFiles
-) -> tuple[FileGroup, ...]:
+) -> Sequence[FileGroup]:
     """The groups of :func:`select_rewrite`, where the settings have no filter."""
     return select_rewrite(metadata, files, settings).groups
 
 
-def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveFile]) -> Work:
+def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveFile] | None = None) -> Work:
     """What a rewrite of data files would do: the engine's own selection, in numbers.
 
+    :param files: all live files, where they are at hand; the manifests are read otherwise.
     :raises ConfigurationError: when the settings' filter cannot be parsed or names unknown columns.
     """
-    matching = matching_paths(table, settings.filter) if settings.filter else None
-    selection = select_rewrite(table.metadata, files, settings, matching)
-    data = sum(file.content is FileContent.DATA for file in files)
-    chosen = [file for group in selection.groups for file in group.files]
-    deletes = {delete.key for group in selection.groups for delete in group.deletes}
-    deletes |= {delete.key for delete in selection.dangling}
-    size = sum(file.file_size_bytes for file in chosen)
-    files_out = sum(group.files_out for group in selection.groups)
+    if files is None:
+        matching = MatchingFiles(table, settings.filter).paths if settings.filter else None
+        manifests = snapshot_manifests(table)
+        survey = survey_table(table.io, table.metadata, manifests, settings, matching, keep_files=0)
+        data, groups, selection = survey.data_files, survey.groups, survey.selection
+    else:
+        paths = matching_paths(table, settings.filter) if settings.filter else None
+        groups, selection = _select_listed(table.metadata, files, settings, paths)
+        data = sum(file.content is FileContent.DATA for file in files)
+    deletes = {delete.key for delete in (*groups.reached_by(), *selection.dangling)}
+    size, files_in = groups.size_bytes, groups.file_count
+    files_out = int(groups.columns.files_out.sum())
     target = bytes_text(selection.target_bytes)
-    if not chosen:
+    if not files_in:
         if selection.dangling:
             summary = f"{len(selection.dangling):,} delete files apply to no data file and can be dropped"
         else:
             summary = f"none of {data:,} data files needs rewriting for a target of {target}"
         return Work(bool(selection.dangling), summary, delete_files=len(deletes))
-    partitions = len({(group.spec_id, group.partition) for group in selection.groups})
+    partitions = len(set(groups.columns.place.tolist()))
     summary = (
-        f"{_why(chosen, selection, settings)} of {data:,} data files in {partitions:,} "
+        f"{_why(groups, selection, settings)} of {data:,} data files in {partitions:,} "
         f"partition{'s' * (partitions != 1)}: rewriting {bytes_text(size)} gives about {files_out:,} "
         f"file{'s' * (files_out != 1)} of up to {target}"
     )
@@ -177,7 +280,7 @@ def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveF
     return Work(
         True,
         summary,
-        files_in=len(chosen),
+        files_in=files_in,
         files_out=files_out,
         bytes_in=size,
         bytes_out=size,
@@ -185,116 +288,9 @@ def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveF
     )
 
 
-def _why(chosen: Sequence[LiveFile], selection: Selection, settings: RewriteDataFiles) -> str:
+def _why(groups: FileGroups, selection: Selection, settings: RewriteDataFiles) -> str:
     if settings.strategy != "BINPACK":
-        return f"{len(chosen):,} (not yet in {settings.strategy.lower()} order, too small, too large or with deletes)"
-    small = sum(file.file_size_bytes < SMALL * selection.target_bytes for file in chosen)
+        order = settings.strategy.lower()
+        return f"{groups.file_count:,} (not yet in {order} order, too small, too large or with deletes)"
     limit = bytes_text(int(SMALL * selection.target_bytes))
-    return f"{len(chosen):,} ({small:,} below {limit})"
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """What is worth rewriting, for one table and one policy.
-
-    :ivar marked: snapshots whose files were written with the settings of the mark.
-    """
-
-    metadata: TableMetadata
-    settings: RewriteDataFiles
-    target: int
-    mark: str
-    marked: frozenset[int]
-    deletes: DeleteIndex
-
-    def groups(self, members: Iterable[LiveFile]) -> list[FileGroup]:
-        """The groups of one partition that are worth rewriting."""
-        left = [file for file in members if self.is_candidate(file)]
-        found: list[FileGroup] = []
-        while left:
-            chunks = list(
-                split_by_size(left, lambda file: file.file_size_bytes, self.settings.max_file_group_size_bytes)
-            )
-            alone = len(chunks) == 1 and not found
-            groups = [self._group(chunk) for chunk in chunks]
-            worth = [self.makes_progress(group, alone=alone) for group in groups]
-            if not any(worth):
-                break
-            found += [group for group, good in zip(groups, worth, strict=True) if good]
-            # Files between which others were taken are neighbours now, as they will be for the next rewrite.
-            left = [file for group, good in zip(groups, worth, strict=True) if not good for file in group.files]
-        return found
-
-    def is_candidate(self, file: LiveFile) -> bool:
-        """Whether something is wrong with a file."""
-        return (
-            not SMALL * self.target <= file.file_size_bytes <= LARGE * self.target
-            or file.spec_id != self.output_spec_id(file)
-            or not self.is_clustered(file)
-            or self.has_deletes(file)
-        )
-
-    def has_deletes(self, file: LiveFile) -> bool:
-        """Whether so many delete files reach a file that they are to be applied."""
-        if self.settings.delete_file_threshold == 1:
-            return self.deletes.touches(file)
-        return len(self.deletes.of(file)) >= self.settings.delete_file_threshold
-
-    def makes_progress(self, group: FileGroup, *, alone: bool) -> bool:
-        """Whether rewriting a group leaves the table better off, by more than the next rewrite would find again.
-
-        :param alone: the group holds all candidates of its partition. Only then may it wait for more files to come:
-            beside other groups, what they leave behind would count as that company.
-        """
-        files = group.files
-        if group.moves or any(self.has_deletes(file) or not self.is_clustered(file) for file in files):
-            return True
-        fresh = sum(not self.is_marked(file) for file in files)
-        if fresh == 0:
-            return False
-        if group.files_out > 1 and any(file.file_size_bytes > LARGE * self.target for file in files):
-            return True
-        if group.files_out >= len(files) or fresh == 1:
-            return False
-        largest = max(file.file_size_bytes for file in files)
-        enough = len(files) >= FEW_FILES or group.size_bytes >= SMALL * self.target or largest <= self.target / 2
-        return enough or not alone
-
-    def is_clustered(self, file: LiveFile) -> bool:
-        """Whether the file's rows are known to follow the order that the settings ask for, where they ask for one."""
-        if self.settings.strategy == "BINPACK" or self.is_marked(file):
-            return True
-        by_table = self.settings.strategy == "SORT" and not self.settings.sort_order
-        order = self.metadata.sort_order()
-        return by_table and bool(order.fields) and file.sort_order_id == order.order_id
-
-    def is_marked(self, file: LiveFile) -> bool:
-        """Whether a rewrite with these settings wrote the file."""
-        # Object store layouts may put a hash before the name
-        return self.mark in file.path.rpartition("/")[2] or file.snapshot_id in self.marked
-
-    def output_spec_id(self, file: LiveFile) -> int:
-        """The partition spec that the file's rows are to have."""
-        return file.spec_id if self.settings.output_spec_id is None else self.settings.output_spec_id
-
-    def _group(self, files: Sequence[LiveFile]) -> FileGroup:
-        size = sum(file.file_size_bytes for file in files)
-        return FileGroup(
-            spec_id=files[0].spec_id,
-            partition=files[0].partition,
-            output_spec_id=self.output_spec_id(files[0]),
-            files=tuple(files),
-            files_out=expected_files(size, self.target),
-            deletes=tuple(self.deletes.of_all(files)),
-        )
-
-
-def _in_order(groups: list[FileGroup], order: str) -> list[FileGroup]:
-    if order == "NONE":
-        return groups
-    by_bytes = order.startswith("BYTES")
-    return sorted(
-        groups,
-        key=lambda group: group.size_bytes if by_bytes else len(group.files),
-        reverse=order.endswith("DESC"),
-    )
+    return f"{groups.file_count:,} ({groups.columns.small:,} below {limit})"

@@ -1,0 +1,116 @@
+"""Data files that something is wrong with, in columns: some 30 bytes each, for a table may have millions of them."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pyiceberg.table.metadata import TableMetadata
+
+from airflow_provider_floe.iceberg.deletes import DeleteIndex, Place
+from airflow_provider_floe.iceberg.files import LiveFile
+from airflow_provider_floe.iceberg.manifests import DataRow, data_file
+from airflow_provider_floe.policies.model import RewriteDataFiles
+
+SMALL, LARGE = 0.75, 1.8
+"""Files below or above these shares of the target are candidates."""
+
+MARKED, PRESSING = 1, 2
+"""Flags of a candidate: a rewrite with these settings wrote it; it is to be rewritten whatever the company."""
+
+Longs = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class FileRules:
+    """What is wrong with a file, for one table and one policy.
+
+    :ivar mark: what the names of files begin with that a rewrite with these settings wrote.
+    :ivar marked: snapshots whose files were written with the settings of the mark.
+    """
+
+    metadata: TableMetadata
+    settings: RewriteDataFiles
+    target: int
+    mark: str
+    marked: frozenset[int]
+    deletes: DeleteIndex
+
+    def has_deletes(self, file: LiveFile) -> bool:
+        """Whether so many delete files reach a file that they are to be applied."""
+        if self.settings.delete_file_threshold == 1:
+            return self.deletes.touches(file)
+        return len(self.deletes.of(file)) >= self.settings.delete_file_threshold
+
+    def is_clustered(self, path: str, snapshot_id: int | None, sort_order_id: int | None) -> bool:
+        """Whether a file's rows are known to follow the order that the settings ask for, where they ask for one."""
+        if self.settings.strategy == "BINPACK" or self.is_marked(path, snapshot_id):
+            return True
+        return self._table_order is not None and sort_order_id == self._table_order
+
+    def is_marked(self, path: str, snapshot_id: int | None) -> bool:
+        """Whether a rewrite with these settings wrote the file."""
+        # Object store layouts may put a hash before the name
+        return self.mark in path.rpartition("/")[2] or snapshot_id in self.marked
+
+    def output_spec_id(self, spec_id: int) -> int:
+        """The partition spec that the rows of a file under a spec are to have."""
+        return spec_id if self.settings.output_spec_id is None else self.settings.output_spec_id
+
+    @cached_property
+    def _table_order(self) -> int | None:
+        """Id of the table's own sort order, where it is the one that is asked for."""
+        order = self.metadata.sort_order()
+        wanted = self.settings.strategy == "SORT" and not self.settings.sort_order and order.fields
+        return order.order_id if wanted else None
+
+
+class Candidates:
+    """Collects the candidates among the files that it is shown, in their order.
+
+    :ivar places: spec and partition of the candidates, numbered as they came.
+    :ivar size, records: bytes and rows of each candidate.
+    :ivar where: where each candidate stands: the number of its manifest, and behind 32 bits its place among the live
+        files of it.
+    :ivar place: number of each candidate's partition.
+    :ivar flags: of each candidate.
+    """
+
+    def __init__(self, rules: FileRules) -> None:
+        self.rules = rules
+        self.places: dict[Place, int] = {}
+        self.size, self.records, self.where = array("q"), array("q"), array("q")
+        self.place = array("i")
+        self.flags = array("B")
+        self._small, self._large = SMALL * rules.target, LARGE * rules.target
+        self._any_order = rules.settings.strategy == "BINPACK"
+        self._no_deletes = not rules.deletes
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+    def add(self, spec_id: int, row: DataRow, where: int) -> bool:
+        """Take a file in if something is wrong with it; returns whether it was."""
+        path, _, partition, records, size, _, snapshot_id, sort_order_id, _, _ = row
+        rules = self.rules
+        pressing = not (self._any_order or rules.is_clustered(path, snapshot_id, sort_order_id))
+        if not pressing and not self._no_deletes and rules.deletes.may_touch(path, (spec_id, partition)):
+            pressing = rules.has_deletes(data_file(spec_id, row))
+        if not pressing and self._small <= size <= self._large and rules.output_spec_id(spec_id) == spec_id:
+            return False
+        marked = MARKED if rules.is_marked(path, snapshot_id) else 0
+        self.size.append(size)
+        self.records.append(records)
+        self.where.append(where)
+        self.place.append(self.places.setdefault((spec_id, partition), len(self.places)))
+        self.flags.append(marked | (PRESSING if pressing else 0))
+        return True
+
+    def column(self, name: str, kind: Any) -> npt.NDArray[Any]:
+        """A column as it is, without a copy."""
+        return np.frombuffer(getattr(self, name), dtype=kind) if len(self) else np.empty(0, dtype=kind)

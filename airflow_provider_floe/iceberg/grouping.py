@@ -1,0 +1,205 @@
+"""Puts candidates into groups that are worth rewriting. Over columns: Python's loops are too slow for millions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from airflow_provider_floe.iceberg.candidates import LARGE, MARKED, PRESSING, SMALL, Candidates, Ints, Longs
+from airflow_provider_floe.iceberg.deletes import Place
+
+FEW_FILES = 5
+"""Below this many files, a group that is far from a full file and holds a big one waits for company."""
+MOST_FILES = 100_000
+"""Files of a group: what is known of them is in memory while they are rewritten."""
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class GroupColumns:
+    """Groups in the order in which to rewrite them.
+
+    :ivar places: spec and partition by number; :ivar place: the number of each group's.
+    :ivar first, count: which of the files in ``where`` are a group's.
+    :ivar size, records, files_out: bytes and rows that are read for each group, and files that it becomes.
+    :ivar where: of the groups' files; see :class:`~airflow_provider_floe.iceberg.candidates.Candidates`.
+    :ivar small: number of the groups' files that are too small.
+    """
+
+    places: tuple[Place, ...]
+    place: Ints
+    first: Longs
+    count: Longs
+    size: Longs
+    records: Longs
+    files_out: Longs
+    where: Longs
+    small: int
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def taken(self, order: Any) -> GroupColumns:
+        """The same groups in another order."""
+        names = ("place", "first", "count", "size", "records", "files_out")
+        return replace(self, **{name: getattr(self, name)[order] for name in names})
+
+
+def expected_files(size_bytes: int, target_bytes: int) -> int:
+    """Into how many files of even size data is written: none is far below or far above the target."""
+    return max(1, int(size_bytes / target_bytes + 0.4))
+
+
+def group_candidates(candidates: Candidates) -> GroupColumns:
+    """The groups, in the settings' job order; the candidates' columns are used up."""
+    settings, target = candidates.rules.settings, candidates.rules.target
+    places = tuple(candidates.places)
+    moving = np.array([candidates.rules.output_spec_id(spec_id) != spec_id for spec_id, _ in places], dtype=np.bool_)
+    place = candidates.column("place", np.int32)
+    if np.any(place[1:] < place[:-1]):
+        order = np.argsort(place, kind="stable")
+        place = place[order]
+        for name, kind in (("size", np.int64), ("records", np.int64), ("where", np.int64), ("flags", np.uint8)):
+            setattr(candidates, name, candidates.column(name, kind)[order])
+        del order
+    columns = _Columns(
+        size=candidates.column("size", np.int64),
+        flags=candidates.column("flags", np.uint8),
+        target=target,
+        most_bytes=settings.max_file_group_size_bytes,
+    )
+    chosen, number, count = _chosen(columns, place, moving)
+    first = np.cumsum(count) - count
+    size = _sums(columns.size[chosen], first)
+    found = GroupColumns(
+        places=places,
+        place=number,
+        first=first,
+        count=count,
+        size=size,
+        records=_sums(candidates.column("records", np.int64)[chosen], first),
+        files_out=_expected(size, target),
+        where=candidates.column("where", np.int64)[chosen],
+        small=int(np.count_nonzero(columns.size[chosen] < SMALL * target)),
+    )
+    by = settings.rewrite_job_order
+    if by == "NONE":
+        return found
+    key = found.size if by.startswith("BYTES") else found.count
+    return found.taken(np.argsort(-key if by.endswith("DESC") else key, kind="stable"))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Candidates by partition, and what makes a group of them worth rewriting."""
+
+    size: Longs
+    flags: npt.NDArray[np.uint8]
+    target: int
+    most_bytes: int
+
+    @cached_property
+    def pressing(self) -> Bools:
+        return (self.flags & PRESSING) != 0
+
+    @cached_property
+    def fresh(self) -> Bools:
+        return (self.flags & MARKED) == 0
+
+    def makes_progress(self, rows: Any, first: Longs, count: Longs, moves: Any, *, alone: bool) -> Bools:
+        """Whether rewriting each group leaves the table better off, by more than the next rewrite would find again.
+
+        :param rows: of all groups, one group after the other.
+        :param first: where each group begins in them; :param count: how many are its.
+        :param moves: the files are written under another spec.
+        :param alone: each group holds all candidates of its partition. Only then may it wait for more files to come:
+            beside other groups, what they leave behind would count as that company.
+        """
+        sizes = self.size[rows]
+        size, largest = _sums(sizes, first), np.maximum.reduceat(sizes, first)
+        fresh, files_out = _sums(self.fresh[rows], first), _expected(size, self.target)
+        splits = (files_out > 1) & (largest > LARGE * self.target)
+        enough = (count >= FEW_FILES) | (size >= SMALL * self.target) | (largest <= self.target / 2)
+        fewer = (files_out < count) & (fresh != 1) & (enough | (not alone))
+        wanted: Bools = np.logical_or.reduceat(self.pressing[rows], first) | moves | ((fresh > 0) & (splits | fewer))
+        return wanted
+
+
+def _chosen(columns: _Columns, place: Ints, moving: Bools) -> tuple[Longs, Ints, Longs]:
+    """The files of all groups, one group after the other; the partition and the number of files of each group."""
+    if not len(place):
+        return np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64)
+    begin = np.concatenate(([0], np.flatnonzero(place[1:] != place[:-1]) + 1))
+    length = np.diff(np.append(begin, len(place)))
+    number = place[begin]
+    # Almost all partitions are one group: those are decided on together.
+    whole = ((_sums(columns.size, begin) <= columns.most_bytes) & (length <= MOST_FILES)) | (length == 1)
+    good = whole & columns.makes_progress(slice(None), begin, length, moving[number], alone=True)
+    rows, groups, counts = [np.flatnonzero(np.repeat(good, length))], [number[good]], [length[good]]
+    for one in np.flatnonzero(~whole):
+        found = _split(columns, np.arange(begin[one], begin[one] + length[one]), bool(moving[number[one]]))
+        rows += found
+        groups.append(np.full(len(found), number[one], np.int32))
+        counts.append(np.array([len(group) for group in found], np.int64))
+    return _by_partition(np.concatenate(rows), np.concatenate(groups), np.concatenate(counts))
+
+
+def _by_partition(rows: Longs, number: Ints, count: Longs) -> tuple[Longs, Ints, Longs]:
+    if not np.any(number[1:] < number[:-1]):
+        return rows, number, count
+    order = np.argsort(number, kind="stable")
+    # The place of each file in its group, behind where its group is to begin now
+    shifted = np.cumsum(count[order]) - count[order]
+    begin = np.empty_like(shifted)
+    begin[order] = shifted
+    sorted_rows = np.empty_like(rows)
+    sorted_rows[np.repeat(begin - (np.cumsum(count) - count), count) + np.arange(len(rows))] = rows
+    return sorted_rows, number[order], count[order]
+
+
+def _split(columns: _Columns, left: Longs, moves: bool) -> list[Longs]:
+    """The groups of a partition that is too large for one."""
+    found: list[Longs] = []
+    while len(left):
+        first = _cuts(columns.size[left], columns.most_bytes)
+        ends = np.append(first, len(left))[1:]
+        alone = len(first) == 1 and not found
+        worth = columns.makes_progress(left, first, ends - first, moves, alone=alone)
+        if not worth.any():
+            break
+        chunks = [left[begin:end] for begin, end in zip(first, ends, strict=True)]
+        found += [chunk for chunk, good in zip(chunks, worth, strict=True) if good]
+        # Files between which others were taken are neighbours now, as they will be for the next rewrite.
+        left = left[np.repeat(~worth, ends - first)]
+    return found
+
+
+def _cuts(sizes: Longs, most_bytes: int) -> Longs:
+    """Where consecutive files are cut into chunks of bounded size and number; a larger file stands alone."""
+    reached = np.cumsum(sizes)
+    cuts = []
+    begin, done = 0, 0
+    while begin < len(sizes):
+        cuts.append(begin)
+        end = int(np.searchsorted(reached, done + most_bytes, side="right"))
+        begin = min(max(end, begin + 1), begin + MOST_FILES)
+        done = int(reached[begin - 1])
+    return np.array(cuts, np.int64)
+
+
+def _expected(size: Longs, target: int) -> Longs:
+    """:func:`expected_files` of each."""
+    found: Longs = np.maximum(1, (size / target + 0.4).astype(np.int64))
+    return found
+
+
+def _sums(values: npt.NDArray[Any], first: Longs) -> Longs:
+    if not len(first):
+        return np.empty(0, np.int64)
+    found: Longs = np.add.reduceat(values, first, dtype=np.int64)
+    return found
