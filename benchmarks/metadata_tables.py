@@ -7,7 +7,7 @@ import os
 import random
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pyiceberg.catalog.sql import SqlCatalog
@@ -46,12 +46,26 @@ def create_table(lake: SqlCatalog, name: str) -> Table:
     return table
 
 
-def write_manifest(table: Table, number: int, entries: int, snapshot_id: int, *, first: int = 0) -> ManifestFile:
+def any_size(rnd: random.Random) -> int:
+    """Bytes of a file: 9 MB or a tenth or ten times of it."""
+    return int(rnd.lognormvariate(16, 1.5)) + 4_000
+
+
+def write_manifest(
+    table: Table,
+    number: int,
+    entries: int,
+    snapshot_id: int,
+    *,
+    first: int = 0,
+    size: Callable[[random.Random], int] = any_size,
+) -> ManifestFile:
     """A manifest as Java writers leave it: added files, many to a block, with bounds of all columns.
 
     The partitions of its files are scattered, as appends of a busy stream leave them.
 
     :param first: number of its first file.
+    :param size: of each file in bytes.
     """
     rnd = random.Random(number * 1_000_003 + first)
     path = f"{table.location()}/metadata/{number:08}-{first}-m0.avro"
@@ -66,7 +80,8 @@ def write_manifest(table: Table, number: int, entries: int, snapshot_id: int, *,
             records = rnd.randrange(1_000, 200_000)
             partitions.add(partition)
             rows += records
-            block += _entry(rnd, f"{table.location()}/data/month={partition}/{file:08}-{number:08}", partition, records)
+            name = f"{table.location()}/data/month={partition}/{file:08}-{number:08}"
+            block += _entry(rnd, name, partition, records, size(rnd))
         packer = zlib.compressobj(6, zlib.DEFLATED, -15)
         packed = packer.compress(bytes(block)) + packer.flush()
         out += _long(count) + _long(len(packed)) + packed + _SYNC
@@ -89,6 +104,15 @@ def write_manifest(table: Table, number: int, entries: int, snapshot_id: int, *,
         partitions=construct_partition_summaries(table.spec(), table.schema(), tuples),
         key_metadata=None,
     )
+
+
+def copied(manifest: ManifestFile, name: str) -> ManifestFile:
+    """The same manifest under another name, which takes no room."""
+    path = f"{manifest.manifest_path.rpartition('/')[0]}/{name}.avro"
+    os.link(manifest.manifest_path.removeprefix("file://"), path.removeprefix("file://"))
+    copy = ManifestFile(*(manifest[place] for place in range(len(manifest))))
+    copy[0] = path
+    return copy
 
 
 def numbered(manifests: Iterable[ManifestFile], sequence_number: int) -> list[ManifestFile]:
@@ -150,7 +174,7 @@ def _header(table: Table) -> bytes:
     return b"Obj\x01" + _long(len(metadata)) + pairs + b"\x00" + _SYNC
 
 
-def _entry(rnd: random.Random, path: str, partition: int, records: int) -> bytes:
+def _entry(rnd: random.Random, path: str, partition: int, records: int, size: int) -> bytes:
     ids = range(1, COLUMNS + 1)
     few = _long(records)
     sizes = b"".join(_long(i) + _long(rnd.randrange(1, 1 << 22)) for i in ids)
@@ -166,7 +190,7 @@ def _entry(rnd: random.Random, path: str, partition: int, records: int) -> bytes
             b"\x0ePARQUET",
             b"\x02" + _long(partition),
             few,
-            _long(int(rnd.lognormvariate(16, 1.5)) + 4_000),
+            _long(size),
             start + sizes + end,
             start + counts + end,
             start + _NO_NULLS + end,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestFile
 
-from airflow_provider_floe.iceberg.candidates import Longs
+from airflow_provider_floe.iceberg.candidates import Ints, Longs
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, Reach
 from airflow_provider_floe.iceberg.files import LiveFile
 from airflow_provider_floe.iceberg.grouping import GroupColumns
@@ -78,8 +79,8 @@ class StandingFiles(NamedTuple):
     """
 
     manifest: ManifestFile
-    positions: Longs
-    groups: Longs
+    positions: Ints
+    groups: Ints
 
 
 class ManifestFiles:
@@ -109,8 +110,8 @@ class ManifestFiles:
     def parts(self, where: Longs) -> Iterator[tuple[ManifestFile, slice]]:
         """The manifests of places in ascending order, and which of the places are in each."""
         numbers = where >> _BITS
-        first = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
-        for begin, end in zip(first, [*first[1:], len(where)], strict=True):
+        ends = [*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(where)] if len(where) else []
+        for begin, end in pairwise([0, *ends]):
             yield self._manifests[int(numbers[begin])], slice(begin, end)
 
 
@@ -185,7 +186,7 @@ class FileGroups(Sequence[FileGroup]):
 
     def files(self) -> Iterator[LiveFile]:
         """The files of all groups, in the order of their manifests."""
-        yield from self._source.load(np.sort(self._where()))
+        yield from self._source.load(np.sort(self._where(np.asarray(self._numbers, np.int64))))
 
     def reached_by(self) -> list[LiveFile]:
         """The delete files that may remove rows of the groups' files, each once."""
@@ -201,12 +202,15 @@ class FileGroups(Sequence[FileGroup]):
             raise TypeError("files that were listed stand nowhere")
         columns = self.columns
         chosen = np.asarray(numbers, np.int64)
-        where = np.concatenate([columns.where[first : first + count] for first, count in self._spans(chosen)])
-        groups = np.repeat(chosen, columns.count[chosen])
+        where = np.concatenate(
+            [columns.where[first : first + count] for first, count in self._spans(chosen)] or [_NONE]
+        )
         order = np.argsort(where)
-        where, groups = where[order], groups[order]
+        where = where[order]
+        groups = np.repeat(chosen.astype(np.int32), columns.count[chosen])[order]
+        del order
         for manifest, part in self._source.parts(where):
-            yield StandingFiles(manifest, where[part] & _POSITION, groups[part])
+            yield StandingFiles(manifest, (where[part] & _POSITION).astype(np.int32), groups[part])
 
     def closed(self, group: FileGroup) -> FileGroup:
         """A group of these that does not hold its files any more; they are read again when they are asked for."""
@@ -222,12 +226,12 @@ class FileGroups(Sequence[FileGroup]):
     def _spans(self, numbers: Longs) -> Iterator[tuple[int, int]]:
         return zip(self.columns.first[numbers].tolist(), self.columns.count[numbers].tolist(), strict=True)
 
-    def _where(self) -> Longs:
-        spans = list(self._spans(np.arange(self._numbers.start, self._numbers.stop)))
+    def _where(self, numbers: Longs) -> Longs:
+        spans = self._spans(numbers)
         return np.concatenate([self.columns.where[first : first + count] for first, count in spans] or [_NONE])
 
     def _open(self) -> list[FileGroup]:
-        where = self._where()
+        where = self._where(np.asarray(self._numbers, np.int64))
         order = np.argsort(where)
         files: list[LiveFile | None] = [None] * len(where)
         for place, file in zip(order.tolist(), self._source.load(where[order]), strict=True):

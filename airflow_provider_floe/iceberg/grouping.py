@@ -105,11 +105,13 @@ class _Columns:
 
     @cached_property
     def pressing(self) -> Bools:
-        return (self.flags & PRESSING) != 0
+        found: Bools = (self.flags & PRESSING) != 0
+        return found
 
     @cached_property
     def fresh(self) -> Bools:
-        return (self.flags & MARKED) == 0
+        found: Bools = (self.flags & MARKED) == 0
+        return found
 
     def makes_progress(self, rows: Any, first: Longs, count: Longs, moves: Any, *, alone: bool) -> Bools:
         """Whether rewriting each group leaves the table better off, by more than the next rewrite would find again.

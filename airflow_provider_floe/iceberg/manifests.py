@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -241,7 +241,7 @@ def _with_one_nan(partition: tuple[Any, ...]) -> tuple[Any, ...]:
     return partition
 
 
-def read_ahead(io: FileIO, manifests: Sequence[ManifestFile]) -> Iterator[tuple[ManifestFile, bytes]]:
+def read_ahead(io: FileIO, manifests: Sequence[ManifestFile]) -> Generator[tuple[ManifestFile, bytes]]:
     """The manifests with their bytes, in order, a bounded number fetched ahead.
 
     :raises TableUnreadable: naming the manifest that cannot be fetched.

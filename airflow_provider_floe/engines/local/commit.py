@@ -51,12 +51,14 @@ _LOOKS = 3
 class FilesConflict(CommitConflict):
     """A concurrent commit removed, or put deletes on, files that were to be replaced.
 
-    :ivar paths: those data files.
+    :ivar paths: those files, or some of them.
+    :ivar groups: numbers of the file groups that they are of, where data files were to be replaced.
     """
 
-    def __init__(self, message: str, paths: frozenset[str]) -> None:
+    def __init__(self, message: str, paths: frozenset[str], groups: frozenset[int] = frozenset()) -> None:
         super().__init__(message)
         self.paths = paths
+        self.groups = groups
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,12 @@ class Attempt:
 
     def writer(self, content: ManifestContent, spec_id: int) -> ManifestWriter:
         """A writer of a new manifest, which is written ahead in the journal."""
-        path = self._new_path(f"{self._uuid}-m{len(self.written)}.avro")
-        output = self.table.io.new_output(path)
+        output = self.table.io.new_output(self.new_manifest_path())
         return manifest_writer(self.table.metadata, content, spec_id, output, self.snapshot_id)
+
+    def new_manifest_path(self) -> str:
+        """Where the next manifest goes; it is written ahead in the journal."""
+        return self._new_path(f"{self._uuid}-m{len(self.written)}.avro")
 
     def write_list(self, manifests: Sequence[ManifestFile]) -> tuple[str, int]:
         """Write the snapshot's manifest list; returns its path, and how many row ids the snapshot takes."""

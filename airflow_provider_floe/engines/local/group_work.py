@@ -12,7 +12,7 @@ from threading import Event, Lock
 from typing import Any
 
 from airflow_provider_floe.engines.sharing import GroupBoard, GroupOffer
-from airflow_provider_floe.iceberg.selection import FileGroup
+from airflow_provider_floe.iceberg.file_groups import FileGroups
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +59,19 @@ class OwnBoard:
         return self._finished
 
 
-def group_digest(group: FileGroup, mark: str, schema_id: int) -> str:
+def group_digest(groups: FileGroups, number: int, mark: str, schema_id: int) -> str:
     """Of all that makes a group: two tasks that find the same write the same rows into the same kind of files.
+
+    Where files stand in the manifests of one snapshot says which they are, and what deletes reach them.
 
     :param mark: of the settings that shape the files.
     :param schema_id: of the table's current schema, in which the files are written.
     """
-    found = hashlib.blake2b(digest_size=16)
-    found.update(repr((mark, schema_id, group.spec_id, group.output_spec_id, group.partition)).encode())
-    for file in (*group.files, *group.deletes):
-        found.update(f"\0{file.key}".encode())
+    columns = groups.columns
+    first, count = int(columns.first[number]), int(columns.count[number])
+    made = (mark, schema_id, columns.places[columns.place[number]], count)
+    found = hashlib.blake2b(repr(made).encode(), digest_size=16)
+    found.update(columns.where[first : first + count].tobytes())
     return found.hexdigest()
 
 
@@ -102,7 +105,7 @@ def drain(board: GroupBoard, before: int, write: Callable[[int], None], workers:
     return done
 
 
-def wait_for_others(board: GroupBoard, before: int, write_what_is_free: Callable[[], None]) -> None:
+def wait_for_others(board: GroupBoard, before: int, write_what_is_free: Callable[[], object]) -> None:
     """Until all groups below a number are handed in, by whomever.
 
     :param write_what_is_free: called at every look, for groups whose takers died; may raise to stop.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -27,6 +27,19 @@ _KINDS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
     "float": (float, repr, float),
 }
 """Values that JSON does not know, by the name that stands before them; a datetime is a date too, so it comes first."""
+
+
+def handed_over(files: Sequence[DataFile], *, copied: bool) -> dict[str, Any]:
+    """What one task tells another of the files that it wrote for a group.
+
+    :param copied: row groups were copied as they were.
+    """
+    return {"files": [file_to_json(file) for file in files], "copied": copied}
+
+
+def paths_in(document: Mapping[str, Any]) -> list[str]:
+    """The paths of the files of :func:`handed_over`."""
+    return [file["file_path"] for file in document["files"]]
 
 
 def file_to_json(file: DataFile) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from airflow_provider_floe.engines.local.commit import (
     delete_quietly,
 )
 from airflow_provider_floe.engines.local.guards import refuse_metadata, refuse_other_formats
+from airflow_provider_floe.engines.local.live_index import LiveIndex
 from airflow_provider_floe.engines.local.position_merge import Merge
 from airflow_provider_floe.engines.local.pyiceberg_manifests import (
     file_key,
@@ -28,7 +29,8 @@ from airflow_provider_floe.engines.local.pyiceberg_manifests import (
     referenced_data_file,
     stored_bytes,
 )
-from airflow_provider_floe.engines.local.replace import LiveIndex, added_manifests, summary, without
+from airflow_provider_floe.engines.local.removal import without
+from airflow_provider_floe.engines.local.replace import added_manifests, summary
 from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError
 from airflow_provider_floe.iceberg.delete_selection import DeleteGroup, DeleteSelection, select_position_deletes
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, needed_deletes

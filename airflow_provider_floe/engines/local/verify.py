@@ -15,7 +15,9 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import PrimitiveType
 
 from airflow_provider_floe.errors import VerificationFailed
-from airflow_provider_floe.iceberg.selection import FileGroup
+from airflow_provider_floe.iceberg.column_metrics import ColumnMetrics, column_metrics
+from airflow_provider_floe.iceberg.file_groups import FileGroup
+from airflow_provider_floe.iceberg.manifests import read_ahead
 
 
 @dataclass
@@ -37,9 +39,24 @@ class Expectation:
     def add(self, file: DataFile, schema: Schema) -> None:
         """Count one file in."""
         self.partition = file.partition
-        nulls = dict(file.null_value_counts or {})
-        values = dict(file.value_counts or {})
-        lower, upper = dict(file.lower_bounds or {}), dict(file.upper_bounds or {})
+        nulls, values = dict(file.null_value_counts or {}), dict(file.value_counts or {})
+        self._count(file.record_count, nulls, values, file.lower_bounds or {}, file.upper_bounds or {}, schema)
+
+    def add_metrics(self, file: ColumnMetrics, schema: Schema) -> None:
+        """Count one file in that was read from its manifest in part."""
+        if not self.files:
+            self.partition = Record(*file.partition)
+        self._count(file.records, file.nulls, file.values, file.lower, file.upper, schema)
+
+    def _count(
+        self,
+        records: int,
+        nulls: Mapping[int, int],
+        values: Mapping[int, int],
+        lower: Mapping[int, bytes],
+        upper: Mapping[int, bytes],
+        schema: Schema,
+    ) -> None:
         if self.files == 0:
             self.nulls = dict.fromkeys(nulls, 0)
         self.nulls = {one: count + nulls[one] for one, count in self.nulls.items() if one in nulls}
@@ -55,7 +72,7 @@ class Expectation:
             except Exception:  # no bounds, or those of a type since promoted
                 self._unknown.add(one)
         self.files += 1
-        self.rows += file.record_count
+        self.rows += records
 
     @property
     def known_bounds(self) -> dict[int, tuple[Any, Any]]:
@@ -75,13 +92,10 @@ def expectations(
         for file in group.files:
             wanted[file.manifest_path][file.path] = number
     found = [Expectation() for _ in groups]
-    for manifest in manifests:
-        paths = wanted.get(manifest.manifest_path)
-        if paths:
-            for entry in manifest.fetch_manifest_entry(io):
-                number = paths.get(entry.data_file.file_path, -1)
-                if number >= 0:
-                    found[number].add(entry.data_file, schema)
+    for manifest, data in read_ahead(io, [one for one in manifests if one.manifest_path in wanted]):
+        paths = wanted[manifest.manifest_path]
+        for metrics in column_metrics(manifest, data, paths):
+            found[paths[metrics.path]].add_metrics(metrics, schema)
     for expectation, group in zip(found, groups, strict=True):
         if expectation.files != len(group.files):
             raise VerificationFailed(

@@ -13,6 +13,7 @@ from pyiceberg.table.metadata import TableMetadata, new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from rewriting import rewrite, work
 
+from airflow_provider_floe.iceberg import grouping
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 from airflow_provider_floe.iceberg.selection import expected_files, select_rewrite
 from airflow_provider_floe.policies.model import RewriteDataFiles
@@ -62,9 +63,10 @@ sizes = st.lists(st.tuples(st.integers(1, 3000), st.sampled_from("ab")), max_siz
     st.sampled_from([300, 900, 1000, 1500, 5000, 10**9]),
     st.floats(0.1, 1.5),
     st.sampled_from(["BINPACK", "SORT", "ZORDER"]),
+    st.sampled_from([2, 3, 7, grouping.MOST_FILES]),
 )
 def test_after_a_rewrite_there_is_nothing_to_select(
-    found: list[tuple[int, str]], group_bytes: int, ratio: float, strategy: str
+    found: list[tuple[int, str]], group_bytes: int, ratio: float, strategy: str, most_files: int
 ) -> None:
     wanted = RewriteDataFiles.model_validate(
         {
@@ -76,8 +78,10 @@ def test_after_a_rewrite_there_is_nothing_to_select(
         }
     )
     files = [live(number, size, part) for number, (size, part) in enumerate(found)]
-    after = simulate(files, wanted, ratio)
-    assert select_rewrite(metadata(), after, wanted).groups == ()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouping, "MOST_FILES", most_files)
+        after = simulate(files, wanted, ratio)
+        assert select_rewrite(metadata(), after, wanted).groups == ()
 
 
 @pytest.mark.property
