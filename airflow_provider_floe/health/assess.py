@@ -121,10 +121,10 @@ def _find(
 
 
 def _rewrite(table: Table, settings: RewriteDataFiles, reading: Reading) -> Work:
-    if reading.live is not None:
-        return rewrite_work(table, settings, reading.live)
     if not reading.manifests:
         return Work(False, "the table has no files")
+    if reading.complete:
+        return rewrite_work(table, settings, reading.live)
     return _files_not_read(reading)
 
 

@@ -115,11 +115,16 @@ def test_without_opening_manifests_the_rewrite_is_not_known(tmp_path: Path) -> N
     assert found.work[Operation.EXPIRE_SNAPSHOTS].found is True
 
 
-def test_a_table_with_too_many_files_is_summed_up_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_work_on_a_table_with_too_many_files_is_told_without_keeping_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = append_files(create_table(lake(tmp_path)), 3)
+    kept = report(table)
     monkeypatch.setattr("airflow_provider_floe.health.reading.MAX_KEPT_FILES", 2)
-    found = report(append_files(create_table(lake(tmp_path)), 3))
+    found = report(table)
     assert found.metrics.small_file_count == 3
-    assert found.work[Operation.REWRITE_DATA_FILES].found is None
+    assert found.work[Operation.REWRITE_DATA_FILES].files_in == 3
+    assert found.work[Operation.REWRITE_DATA_FILES] == kept.work[Operation.REWRITE_DATA_FILES]
 
 
 def test_an_empty_table_has_nothing_to_rewrite(tmp_path: Path) -> None:
