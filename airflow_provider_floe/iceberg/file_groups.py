@@ -89,9 +89,7 @@ class ManifestFiles:
     :param kept: files that were kept by where they stand; None when there were too many.
     """
 
-    def __init__(
-        self, io: FileIO, manifests: Sequence[ManifestFile], kept: Mapping[int, LiveFile] | None = None
-    ) -> None:
+    def __init__(self, io: FileIO, manifests: Sequence[ManifestFile], kept: Mapping[int, LiveFile] | None) -> None:
         self._io = io
         self._manifests = manifests
         self._kept = kept
@@ -175,12 +173,12 @@ class FileGroups(Sequence[FileGroup]):
         """Rows of all groups."""
         return int(self.columns.records[self._slice].sum())
 
-    def windows(self, most_files: int = MOST_OPEN_FILES) -> Iterator[FileGroups]:
-        """Consecutive groups that are opened together: of at most so many files, or a single group."""
+    def windows(self) -> Iterator[FileGroups]:
+        """Consecutive groups that are opened together: of a bounded number of files, or a single group."""
         reached = np.cumsum(self.columns.count[self._slice])
         begin, done = 0, 0
         while begin < len(self):
-            end = max(begin + 1, int(np.searchsorted(reached, done + most_files, side="right")))
+            end = max(begin + 1, int(np.searchsorted(reached, done + MOST_OPEN_FILES, side="right")))
             yield self[begin:end]
             begin, done = end, int(reached[end - 1])
 

@@ -15,11 +15,11 @@ from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
+from airflow_provider_floe.iceberg import file_groups
 from airflow_provider_floe.iceberg.aggregates import Totals
 from airflow_provider_floe.iceberg.candidates import LARGE, SMALL, Candidates, FileRules
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, Reach
 from airflow_provider_floe.iceberg.file_groups import (
-    MOST_OPEN_FILES,
     FileGroup,
     FileGroups,
     FileSource,
@@ -153,18 +153,18 @@ def survey_table(
     settings: RewriteDataFiles,
     matching: Callable[[ManifestFile], frozenset[str]] | None = None,
     *,
-    keep_files: int = MOST_OPEN_FILES,
+    keep_files: bool = True,
 ) -> Survey:
     """Choose the groups to rewrite in one pass over the manifests, which are not kept.
 
     :param matching: paths of a manifest's data files that the settings' filter lets through; None lets all through.
-    :param keep_files: so many candidates are kept as they are read; of more, only columns.
+    :param keep_files: candidates are kept as they are read, unless they are too many: then only columns are.
     :raises TableUnreadable: naming the manifest that is missing, damaged or not as Iceberg prescribes.
     """
     data_manifests = [one for one in manifests if one.content == ManifestContent.DATA]
     deletes = tuple(live_files(io, [one for one in manifests if one.content != ManifestContent.DATA]))
     choice = _Choice(metadata, deletes, settings)
-    kept: dict[int, LiveFile] | None = {}
+    kept: dict[int, LiveFile] | None = {} if keep_files else None
     examples: dict[str, LiveFile] = {}
     totals: dict[str, Totals] = {}
     for number, (manifest, data) in enumerate(read_ahead(io, data_manifests)):
@@ -181,7 +181,7 @@ def survey_table(
             if choice.add(spec_id, row, where, chosen=matched is None or row[0] in matched) and kept is not None:
                 kept[where] = data_file(spec_id, row, path)
         totals[path] = Totals(position, size, records)
-        if kept is not None and len(kept) > keep_files:
+        if kept is not None and len(kept) > file_groups.MOST_OPEN_FILES:
             kept = None
     stored = ManifestFiles(io, data_manifests, kept)
     groups, selection = choice.done(stored)
@@ -253,7 +253,7 @@ def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveF
     if files is None:
         matching = MatchingFiles(table, settings.filter).paths if settings.filter else None
         manifests = snapshot_manifests(table)
-        survey = survey_table(table.io, table.metadata, manifests, settings, matching, keep_files=0)
+        survey = survey_table(table.io, table.metadata, manifests, settings, matching, keep_files=False)
         data, groups, selection = survey.data_files, survey.groups, survey.selection
     else:
         paths = matching_paths(table, settings.filter) if settings.filter else None

@@ -60,7 +60,9 @@ def work_on_deletes(table: Table, **settings: Any) -> Work:
 def work(table: Table, **settings: Any) -> Work:
     """What planning says of a rewrite of data files."""
     files = list(live_files(table.io, snapshot_manifests(table)))
-    return rewrite_work(table, RewriteDataFiles(**settings), files)
+    found = rewrite_work(table, RewriteDataFiles(**settings), files)
+    assert rewrite_work(table, RewriteDataFiles(**settings)) == found, "it is the same without all files in memory"
+    return found
 
 
 def work_on_manifests(table: Table, **settings: Any) -> Work:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-FEW, MANY = 100_000, 500_000
+FEW, MANY = 50_000, 350_000
 
 CHOOSE = """
 import sys
@@ -24,10 +24,10 @@ from airflow_provider_floe.policies.model import RewriteDataFiles
 
 folder, files, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 table = metadata_tables.create_table(metadata_tables.catalog(folder), "events")
-first = metadata_tables.write_manifest(table, 0, 10_000, 1, size=lambda rnd: size)
-copies = [metadata_tables.copied(first, f"copy-{number}") for number in range(files // 10_000 - 1)]
+first = metadata_tables.write_manifest(table, 0, 2_500, 1, size=lambda rnd: size)
+copies = [metadata_tables.copied(first, f"copy-{number}") for number in range(files // 2_500 - 1)]
 metadata_tables.commit(table, [(1, [first, *copies])], count(1_767_225_600_000))
-survey = survey_table(table.io, table.metadata, snapshot_manifests(table), RewriteDataFiles(), keep_files=0)
+survey = survey_table(table.io, table.metadata, snapshot_manifests(table), RewriteDataFiles(), keep_files=False)
 assert survey.data_files == files
 standing = sum(len(one.positions) for one in survey.groups.standing(range(len(survey.groups))))
 assert standing == survey.groups.file_count
@@ -47,7 +47,7 @@ def peak(folder: Path, files: int, size: int) -> tuple[int, int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize(
-    ("size", "chosen", "bytes_per_file"), [(10_000, 1, 120), (512 * 1024**2, 0, 20)], ids=["all too small", "all fine"]
+    ("size", "chosen", "bytes_per_file"), [(10_000, 1, 120), (512 * 1024**2, 0, 40)], ids=["all too small", "all fine"]
 )
 def test_memory_grows_by_little_with_the_number_of_files(
     tmp_path: Path, size: int, chosen: int, bytes_per_file: int
