@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_floe.catalogs.base import ConnectionFields
 from airflow_provider_floe.catalogs.client import connect
-from airflow_provider_floe.engines.local import rewrite_data
+from airflow_provider_floe.engines.local import group_writer
 from airflow_provider_floe.engines.local.engine import LocalEngine
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.locations import TableLocations
@@ -45,7 +45,7 @@ def environment(folder: Path, **rewrite: Any) -> Environment:
 
 def hang_in_a_group() -> None:
     """Let the next file group write its file, say so, and not come back."""
-    whole = rewrite_data.rewrite_group
+    whole = group_writer.rewrite_group
 
     def hanging(*arguments: Any, **options: Any) -> Any:
         written = whole(*arguments, **options)
@@ -54,7 +54,7 @@ def hang_in_a_group() -> None:
             options["progress"](0)  # as a group that is read does
             time.sleep(0.05)
 
-    rewrite_data.rewrite_group = hanging  # type: ignore[assignment]
+    group_writer.rewrite_group = hanging  # type: ignore[assignment]
 
 
 def main() -> None:

@@ -181,7 +181,7 @@ def test_tasks_share_the_file_groups_of_a_table(deployment: Deployment) -> None:
     before, snapshots = oracle_digest(table.metadata_location), len(table.metadata.snapshots)
     brake = deployment.brakes / "shared"
     brake.touch()
-    run_id = airflow.trigger("floe_policy_shared", {})
+    run_id = airflow.trigger("shared_groups", {})
     held = brake.with_suffix(".held")
     wait_until("the first group", held.exists, timeout=120)
 
@@ -193,8 +193,8 @@ def test_tasks_share_the_file_groups_of_a_table(deployment: Deployment) -> None:
 
     workers = wait_until("the other groups", others_are_done, timeout=300)
     held.unlink()
-    assert airflow.wait_for_run("floe_policy_shared", run_id) == "success"
-    tasks = [task for task in airflow.tasks("floe_policy_shared", run_id) if task["task_id"] == "execute"]
+    assert airflow.wait_for_run("shared_groups", run_id) == "success"
+    tasks = [task for task in airflow.tasks("shared_groups", run_id) if task["task_id"] == "execute"]
     assert [task["state"] for task in tasks] == ["success"] * 3
     assert len(workers) == 4
     (record,) = records(deployment, "slow.wide.shared")

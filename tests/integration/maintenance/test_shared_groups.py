@@ -18,7 +18,7 @@ from harness.tables import lake, local_path, rows_digest, small_files
 from pyiceberg.table import Table
 from pyiceberg.types import LongType
 
-from airflow_provider_floe.engines.local import rewrite_data
+from airflow_provider_floe.engines.local import group_writer, rewrite_data
 from airflow_provider_floe.errors import CommitConflict, OperationCancelled, VerificationFailed
 from airflow_provider_floe.health.report import TableId
 from airflow_provider_floe.maintenance import sharing
@@ -95,14 +95,14 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """What the thread of the test writes waits for this; what is written elsewhere does not."""
     opened = threading.Event()
     committer = threading.get_ident()
-    whole = rewrite_data.rewrite_group
+    whole = group_writer.rewrite_group
 
     def gated(*arguments: Any, **options: Any) -> Any:
         if threading.get_ident() == committer:
             assert opened.wait(120)
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(rewrite_data, "rewrite_group", gated)
+    monkeypatch.setattr(group_writer, "rewrite_group", gated)
     return opened
 
 
@@ -196,7 +196,7 @@ def test_when_the_committing_task_dies_its_helpers_stop_and_leave_nothing(
     word, _ = said(dying)
     assert word == "wrote"
     writing = threading.Event()
-    whole = rewrite_data.rewrite_group
+    whole = group_writer.rewrite_group
 
     def hanging(*arguments: Any, **options: Any) -> Any:
         written = whole(*arguments, **options)
@@ -206,10 +206,10 @@ def test_when_the_committing_task_dies_its_helpers_stop_and_leave_nothing(
             time.sleep(0.05)
         return written
 
-    monkeypatch.setattr(rewrite_data, "rewrite_group", hanging)
+    monkeypatch.setattr(group_writer, "rewrite_group", hanging)
     with in_background(lambda: helped(env, made)) as helps:
         assert writing.wait(30)
-        monkeypatch.setattr(rewrite_data, "rewrite_group", whole)
+        monkeypatch.setattr(group_writer, "rewrite_group", whole)
         dying.kill()
         dying.wait()
         time.sleep(LEASE + 0.5)
@@ -259,7 +259,7 @@ def test_a_failed_group_leaves_no_file_of_any_task(
 ) -> None:
     before, on_disk, snapshots = rows_digest(table), data_on_disk(table), len(table.metadata.snapshots)
     made = planned(env)
-    whole, committer = rewrite_data.rewrite_group, threading.get_ident()
+    whole, committer = group_writer.rewrite_group, threading.get_ident()
 
     def failing(*arguments: Any, **options: Any) -> Any:
         written = whole(*arguments, **options)
@@ -267,7 +267,7 @@ def test_a_failed_group_leaves_no_file_of_any_task(
             raise VerificationFailed("a row is missing")
         return written
 
-    monkeypatch.setattr(rewrite_data, "rewrite_group", failing)
+    monkeypatch.setattr(group_writer, "rewrite_group", failing)
     with in_background(lambda: helped_and_opened(env, made, gate)) as helps:
         result = execute(env, made.id, 0, context={})
     assert helps == [len(PARTS) - 1]
