@@ -1,8 +1,10 @@
-"""Rewriting many small files of lineitem into few large ones: ours, with its commit, beside what only writes files.
+"""Rewriting many small files of lineitem into few large ones: ours, with its commit, beside what else does it.
 
-Each contender runs in a process of its own; CPU seconds are those of all its threads, imports left out. Two limits
-stand in the same table: the bytes copied as they are, and the rows decoded and encoded once by one thread of pyarrow.
-``--scale 5`` makes about 2,000 files of 0.5 MB; without it a few, to show that it runs.
+Each contender runs in a process of its own, on two threads; CPU seconds are those of all its threads and processes,
+imports left out. Two limits stand in the same table: the bytes copied as they are, and the rows decoded and encoded
+once by one thread of pyarrow. pyarrow, DuckDB, Polars and DataFusion only write files; Floe, zamboni, the Rust
+compactor and Spark commit to a table, made anew for each. Limits and ours run three times in turn, the middle one
+counts. ``--scale full`` makes about 2,000 files of 0.5 MB; without it a few, to show that it runs.
 """
 
 from __future__ import annotations
@@ -10,93 +12,112 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import lineitem
-from harness.environments import environment
-from measuring import Measured, measure, report, show
+from contenders import PEERS, Place, sql_table
+from measuring import Goal, Measured, at_most, measure, medians, report, show, show_goals
 
 TARGET_BYTES, SMALL_TARGET_BYTES = 256 * 1024**2, 2 * 1024**2
 """The second for a scale below 1."""
 MEMORY_BYTES = 768 * 1024**2
-PEERS = {
-    "pyarrow": ("write_dataset", None),
-    "duckdb": ("COPY", None),
-    "polars": ("sink_parquet", ["polars>=2"]),
-    "datafusion": ("COPY", ["datafusion>=50", "pyarrow"]),
+COPY, BOUND, OURS = "limit: bytes as they are", "limit: decode and encode (pyarrow, 1 thread)", "Floe, with commit"
+VARIANTS = {
+    "flat": ("Floe, with commit, delta encodings allowed", {"floe.parquet-encodings": "delta"}),
+    "month": ("Floe, with commit, delta encodings allowed", {"floe.parquet-encodings": "delta"}),
+    "medium": ("Floe, with commit, decoded for another codec", {"write.parquet.compression-codec": "snappy"}),
 }
-"""With what they have to be installed, in an environment of their own where they are no dependency of ours."""
-BOUND = "limit: decode and encode (pyarrow, 1 thread)"
+"""What else we measure of ourselves, by layout: table properties."""
 
 
 def main() -> None:
-    """Print a table for each layout of the files."""
+    """Print a table and the goals for each layout of the files."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--scale", type=float, default=0.01, help="of TPC-H: 1 is 6 million rows")
+    arguments.add_argument("--scale", type=lineitem.scale, default="small", help="small, full, or TPC-H's number")
     arguments.add_argument("--layouts", nargs="+", choices=lineitem.LAYOUTS, default=lineitem.LAYOUTS)
     arguments.add_argument("--peers", nargs="*", choices=PEERS, help="default: at scale 1 and more all, else ours")
-    arguments.add_argument(
-        "--ours", nargs=4, metavar=("LAYOUT", "SCALE", "FOLDER", "PROPERTIES"), help=argparse.SUPPRESS
-    )
+    arguments.add_argument("--repeats", type=int, help="of limits and ours; default: at scale 1 and more 3, else 1")
+    arguments.add_argument("--ours", nargs=4, metavar=("LAYOUT", "TARGET_BYTES", "FOLDER", "URI"), help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.ours:
-        layout, scale, folder, properties = given.ours
-        return ours(layout, float(scale), Path(folder), dict(pair.split("=") for pair in properties.split(",") if pair))
-    installed = [name for name, (_, needs) in PEERS.items() if needs is None]
-    peers = given.peers if given.peers is not None else list(PEERS) if given.scale >= 1 else installed
-    for layout in given.layouts:
-        compare(layout, given.scale, peers)
+        layout, target, folder, uri = given.ours
+        return ours(layout, int(target), Path(folder), uri)
+    full = given.scale >= 1
+    peers = given.peers
+    if peers is None:
+        peers = [name for name, peer in PEERS.items() if full or peer.installed]
+    results = [compare(layout, given.scale, peers, given.repeats or (3 if full else 1)) for layout in given.layouts]
+    if not all(results):
+        sys.exit("Floe or a limit failed")
 
 
-def compare(layout: str, scale: float, peers: list[str]) -> None:
-    """One table."""
+def compare(layout: str, scale: float, peers: Sequence[str], repeats: int) -> bool:
+    """One table; whether all were measured but for peers."""
     files = lineitem.files(layout, scale)
     size = sum(path.stat().st_size for path in files)
-    target = target_bytes(scale)
-    print(f"{layout}: {len(files):,} files, {size / 1e6:,.1f} MB, target {target // 1024**2} MiB")
-    rows: list[Measured | None] = []
+    target = TARGET_BYTES if scale >= 1 else SMALL_TARGET_BYTES
+    print(f"{layout}: {len(files):,} files, {size / 1e6:,.1f} MB, target {target // 1024**2} MiB", flush=True)
     with tempfile.TemporaryDirectory(dir=lineitem.CACHE / "benchmarks") as temporary:
-        out, names = Path(temporary) / "out", Path(temporary) / "files"
+        names = Path(temporary) / "files"
         names.write_text("\n".join(map(str, files)))
-
-        def peer(name: str, label: str, python: Path | str = sys.executable) -> None:
-            script = Path(__file__).with_name("rewrite_peers.py")
-            rows.append(measure(label, out, [python, script, name, out, target, names]))
-
-        def our(label: str, properties: str = "") -> None:
-            rows.append(measure(label, out, [sys.executable, __file__, "--ours", layout, scale, out, properties]))
-
-        peer("cat", "limit: bytes as they are")
-        peer("bound", BOUND)
-        our("Floe, with commit")
-        if layout == "medium":
-            our("Floe, with commit, decoded for another codec", "write.parquet.compression-codec=snappy")
-        else:
-            our("Floe, with commit, delta encodings allowed", "floe.parquet-encodings=delta")
-        for name in peers:
-            how, needs = PEERS[name]
-            python = environment(f"bench-{name}", needs) if needs else sys.executable
-            peer(name, f"{name} {how}", python)
-    show([row for row in rows if row], bound=BOUND)
+        place = Place(Path(temporary) / "out", layout, files, names, target)
+        own = [sys.executable, __file__, "--ours", layout, target, place.folder]
+        variant, properties = VARIANTS[layout]
+        rows = medians(
+            repeats,
+            "wall" if layout == "medium" else "cpu",
+            partial(place.writer, COPY, "cat"),
+            partial(place.writer, BOUND, "bound"),
+            partial(measure, OURS, place.folder, own, partial(sql_table, place)),
+            partial(measure, variant, place.folder, own, partial(sql_table, place, properties)),
+        )
+        rows += [PEERS[name].run(place) for name in peers]
+    show(rows, bound=BOUND)
+    show_goals(goals(layout, *rows))
+    print(flush=True)
+    return not any(row.failed for row in rows[:4])
 
 
-def target_bytes(scale: float) -> int:
-    return TARGET_BYTES if scale >= 1 else SMALL_TARGET_BYTES
+def goals(
+    layout: str, copy: Measured, bound: Measured, plain: Measured, variant: Measured, *peers: Measured
+) -> list[Goal]:
+    """What is asked of rewrites; of small files of both ways to encode, of those that are copied of the copy."""
+    found = []
+    if layout == "medium":
+        found.append(at_most("wall time beside a copy of the bytes", plain.wall / copy.wall, 1.5, "x"))
+    for one in [plain] if layout == "medium" else [plain, variant]:
+        if layout != "medium":
+            found.append(at_most(f"{one.name}: CPU beside decoding and encoding", one.cpu / bound.cpu, 1.1, "x"))
+        found += [
+            ahead(one, "cpu", peers, "CPU s", 1),
+            ahead(one, "size", peers, "MB", 1e6),
+            at_most(f"{one.name}: peak memory", one.rss / 1e6, 1000, " MB"),
+        ]
+    return found
 
 
-def ours(layout: str, scale: float, folder: Path, properties: dict[str, str]) -> None:
+def ahead(one: Measured, figure: str, peers: Sequence[Measured], unit: str, divisor: float) -> Goal:
+    """Less of something than every peer that was measured."""
+    others = {peer.name: getattr(peer, figure) / divisor for peer in peers if not peer.failed}
+    best = min(others, key=lambda name: others[name], default="none")
+    least, value = others.get(best, float("nan")), getattr(one, figure) / divisor
+    text = f"{one.name}: fewer {unit} than every peer"
+    return Goal(text, f"{value:,.1f} against {least:,.1f} of {best}", value < least)
+
+
+def ours(layout: str, target: int, folder: Path, uri: str) -> None:
     """Rewrite an Iceberg table, from the reading of its metadata to the commit."""
     from harness.tables import context_for, request_for
+    from pyiceberg.catalog.sql import SqlCatalog
 
     from airflow_provider_floe.engines.local import rewrite_data
     from airflow_provider_floe.policies.model import RewriteDataFiles
     from airflow_provider_floe.tables import Operation
 
-    table = lineitem.table(layout, scale, folder / "warehouse")
-    if properties:
-        with table.transaction() as change:
-            change.set_properties(properties)
-    settings = RewriteDataFiles(target_file_size_bytes=target_bytes(scale))
+    table = SqlCatalog("bench", uri=uri).load_table(f"bench.{layout}")
+    settings = RewriteDataFiles(target_file_size_bytes=target)
     request = request_for(table, Operation.REWRITE_DATA_FILES, settings)
     context = context_for(table)
 

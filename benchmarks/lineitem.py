@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionField, PartitionSpec
@@ -40,6 +41,9 @@ for step in range(steps):
     duck.execute(f"COPY lineitem TO '{folder}/{step:03}.parquet' (FORMAT parquet, COMPRESSION zstd)")
     duck.close()
 """
+SCALES = {"small": 0.01, "full": 5.0}
+"""Of TPC-H: 1 is 6 million rows."""
+
 ROWS_AT_SCALE_1 = 6_000_000
 ROWS_PER_SMALL_FILE = 15_000
 ROWS_PER_GROUP, GROUPS_PER_MEDIUM_FILE = 600_000, 2
@@ -84,6 +88,17 @@ def files(layout: str, scale: float) -> list[Path]:
     return sorted(folder.rglob("*.parquet"))
 
 
+def scale(text: str) -> float:
+    """What ``--scale`` says: a word, as other benchmarks take it, or TPC-H's number."""
+    return SCALES[text] if text in SCALES else float(text)
+
+
+def catalog(warehouse: Path) -> SqlCatalog:
+    """The catalog of a warehouse, which is made when it is not there."""
+    warehouse.mkdir(parents=True, exist_ok=True)
+    return SqlCatalog("bench", uri=f"sqlite:///{warehouse}/catalog.db", warehouse=f"file://{warehouse}")
+
+
 def table(layout: str, scale: float, warehouse: Path, chosen: Sequence[Path] | None = None) -> Table:
     """An Iceberg table of its own, in a new catalog under ``warehouse``, whose data are the files of a layout.
 
@@ -91,12 +106,14 @@ def table(layout: str, scale: float, warehouse: Path, chosen: Sequence[Path] | N
 
     :param chosen: these of the files; default: all.
     """
-    warehouse.mkdir(parents=True)
-    catalog = SqlCatalog("bench", uri=f"sqlite:///{warehouse}/catalog.db", warehouse=f"file://{warehouse}")
-    catalog.create_namespace("bench")
+    return create_table(catalog(warehouse), layout, files(layout, scale) if chosen is None else chosen)
+
+
+def create_table(catalog: Catalog, layout: str, paths: Sequence[Path]) -> Table:
+    """The table ``bench.<layout>`` whose data are these files."""
+    catalog.create_namespace_if_not_exists("bench")
     spec = BY_MONTH if layout == "month" else UNPARTITIONED_PARTITION_SPEC
     made = catalog.create_table(f"bench.{layout}", schema=SCHEMA, partition_spec=spec)
-    paths = files(layout, scale) if chosen is None else chosen
     made.add_files([f"file://{path}" for path in paths], check_duplicate_files=False)
     return catalog.load_table(f"bench.{layout}")
 

@@ -93,25 +93,30 @@ appender.console.layout.pattern=%d{HH:mm:ss} %p %c{1}: %m%n%ex
 """
 
 
-def _python(spark: Spark) -> Path:
+def interpreter(spark: Spark) -> Path:
+    """A Python that has PySpark."""
     return environment(f"spark-{spark.version}", ["setuptools", f"pyspark=={spark.version}", *_CONNECT])
 
 
+def iceberg_runtime(spark: Spark) -> Path:
+    """The jar that teaches Spark Iceberg."""
+    return artifact(f"org.apache.iceberg:iceberg-spark-runtime-{spark.line}_{spark.scala}:{spark.iceberg}:jar")
+
+
 def _jars(spark: Spark) -> list[Path]:
-    runtime = f"org.apache.iceberg:iceberg-spark-runtime-{spark.line}_{spark.scala}:{spark.iceberg}:jar"
-    wanted = [runtime, f"org.apache.iceberg:iceberg-aws-bundle:{spark.aws_bundle}:jar"]
-    return [artifact(one) for one in (*wanted, *filter(None, [spark.connect_jar]))]
+    wanted = [f"org.apache.iceberg:iceberg-aws-bundle:{spark.aws_bundle}:jar"]
+    return [iceberg_runtime(spark), *(artifact(one) for one in (*wanted, *filter(None, [spark.connect_jar])))]
 
 
 def _install(spark: Spark) -> None:
-    _python(spark)
+    interpreter(spark)
     _jars(spark)
     artifact(_POSTGRESQL)
 
 
 def _prepare(spark: Spark, home: Path, needs: Mapping[str, Facts]) -> dict[str, str]:
     """Write the configuration. The facts are the environment variables that spark-submit needs."""
-    python = _python(spark)
+    python = interpreter(spark)
     config = home / "conf"
     config.mkdir(parents=True)
     (home / "local").mkdir()
