@@ -72,8 +72,14 @@ format: env ## Let ruff put the code into shape
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
-bench: env ## Run the benchmarks
-	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+SCALE ?= full
+bench: env ## Run the benchmarks at full size (an hour and 8 GB of disk; SCALE=small: minutes, and no peer is installed)
+	@failed=0; for script in benchmarks/bench_*.py; do \
+		scale=$(SCALE); \
+		if [[ $$script == */bench_sort.py ]]; then scale=$(if $(filter full,$(SCALE)),5,0.01); fi; \
+		echo "=== $$script --scale $$scale"; \
+		$(BIN)/python $$script --scale $$scale || failed=1; \
+	done; exit $$failed
 
 constraints: ## Resolve the pinned versions anew
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev \

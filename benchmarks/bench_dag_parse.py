@@ -1,11 +1,13 @@
 """What DAGs out of policies cost the DAG processor, beside hand-written DAGs of the same shape.
 
-1,000 policies become 1,000 DAGs of four tasks, one of them mapped, with three Params; the hand-written ones have the
-same tasks, edges and Params, made of Airflow's own BaseOperator. Both are built and serialised in one process.
+Policies become as many DAGs (``--scale full``: 1,000) of four tasks, one of them mapped, with three Params; the
+hand-written ones have the same tasks, edges and Params, made of Airflow's own BaseOperator. Both are built and
+serialised in one process.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 import time
@@ -13,7 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-COUNT = 1_000
+SCALES = {"small": 50, "full": 1_000}
+"""DAGs."""
+
 HOME = tempfile.TemporaryDirectory()
 os.environ.update(AIRFLOW_HOME=HOME.name, AIRFLOW__CORE__LOAD_EXAMPLES="False", AIRFLOW__LOGGING__LOGGING_LEVEL="ERROR")
 
@@ -33,11 +37,14 @@ expireSnapshotsSchedule:
 
 def main() -> None:
     """Print milliseconds for each DAG, and the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", choices=SCALES, default="small")
+    total = SCALES[parser.parse_args().scale]
     from airflow.serialization.serialized_objects import DagSerialization
 
     policies = Path(HOME.name) / "policies"
     policies.mkdir()
-    for number in range(COUNT):
+    for number in range(total):
         text = POLICY.format(number=number, minute=number % 60)
         (policies / f"{number:04}.yaml").write_text(text)
     builders: dict[str, Callable[[int], dict[str, Any]]] = {
@@ -49,14 +56,14 @@ def main() -> None:
     costs = {}
     for name, build in builders.items():
         started = time.perf_counter()
-        dags = build(COUNT)
+        dags = build(total)
         built = time.perf_counter()
         for dag in dags.values():
             DagSerialization.to_dict(dag)
         done = time.perf_counter()
-        assert len(dags) == COUNT
-        costs[name] = (1000 * (built - started) / COUNT, 1000 * (done - built) / COUNT)
-    print(f"{COUNT} DAGs; milliseconds for each  {'build':>8}{'serialise':>11}{'together':>10}")
+        assert len(dags) == total
+        costs[name] = (1000 * (built - started) / total, 1000 * (done - built) / total)
+    print(f"{total:,} DAGs; milliseconds for each  {'build':>8}{'serialise':>11}{'together':>10}")
     for name, (build_ms, serialise_ms) in costs.items():
         print(f"  {name:<32}{build_ms:>8.2f}{serialise_ms:>11.2f}{build_ms + serialise_ms:>10.2f}")
     ours, plain = (sum(cost) for cost in costs.values())
@@ -67,7 +74,7 @@ def policy_dags(policies: Path, count: int) -> dict[str, Any]:
     """As the loader file makes them, from the files to the DAGs."""
     from airflow_provider_floe.dag_factory import DAG_ID_PREFIX, load_policy_dags
 
-    if count < COUNT:
+    if count == 1:
         policies = policies / "0000.yaml"
     namespace: dict[str, Any] = {"__file__": __file__}
     load_policy_dags(namespace, policies_path=policies)

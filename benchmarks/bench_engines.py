@@ -6,7 +6,7 @@ measured. A worker is a process of its own for each operation; CPU time and peak
 worker and of what it starts, and of the server's processes meanwhile. Store and catalog are the same for all, and are
 left out.
 
-    python benchmarks/bench_engines.py --files 100 --rows 100000
+    python benchmarks/bench_engines.py --scale full
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 SERVERS = {"local": None, "spark": "spark-gateway-3.5", "trino": "trino-476"}
 OPERATIONS = ("rewrite_manifests", "rewrite_data_files", "expire_snapshots")
 """In an order in which each has something to do."""
+SCALES = {"small": (12, 20_000), "full": (100, 100_000)}
+"""Data files of a table, each of an append, and rows of a file."""
 _SAMPLE_SECONDS = 0.02
 
 
@@ -56,14 +58,14 @@ class Used:
 def main() -> None:
     """Print a table for each operation, with ratios to the local engine."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--files", type=int, default=12, help="data files of a table, each of an append")
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of a file")
+    parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--engines", nargs="+", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         _work(**json.loads(arguments.worker))
         return
+    scale = SCALES[arguments.scale]
     with tempfile.TemporaryDirectory(prefix="floe-bench-") as folder:
         os.environ["FLOE_SERVICES_RUN"] = folder  # before the harness is imported: servers of this run's own
         from harness.services.rest import rest_catalog
@@ -74,11 +76,11 @@ def main() -> None:
             catalog = rest_catalog(services)
             namespace = f"bench_{uuid4().hex[:8]}"
             catalog.create_namespace(namespace)
-            print(f"tables of {arguments.files} files with {arguments.rows:,} rows each")
+            print("tables of {} files with {:,} rows each".format(*scale))
             found: dict[str, dict[str, Used]] = {operation: {} for operation in OPERATIONS}
             for engine in arguments.engines:
                 warm_up = [(3, 10)] if SERVERS[engine] else []
-                for files, rows in (*warm_up, (arguments.files, arguments.rows)):
+                for files, rows in (*warm_up, scale):
                     table = _table(catalog, namespace, files, rows)
                     for operation in OPERATIONS:
                         found[operation][engine] = _run(engine, services, operation, table)

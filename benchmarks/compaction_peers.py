@@ -1,8 +1,8 @@
 """What else rewrites the data files of an Iceberg table, with its commit; one of them for each process.
 
-Usage: ``python compaction_peers.py NAME FOLDER TARGET_BYTES TABLE [JAR] URI``, in an environment that has the library. The
-URI is that of a SQL or REST catalog whose warehouse is ``FOLDER/warehouse``. Each may use two threads, and about 1 GB
-where it can be told.
+Usage: ``python compaction_peers.py NAME FOLDER TARGET_BYTES TABLE [JAR] URI``, in an environment that has the library.
+The URI is that of a SQL or REST catalog whose warehouse is ``FOLDER/warehouse``. Each may use two threads, and about
+1 GB where it can be told so; the JVM has twice as much.
 """
 
 from __future__ import annotations

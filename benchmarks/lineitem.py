@@ -46,8 +46,8 @@ SCALES = {"small": 0.01, "full": 5.0}
 
 ROWS_AT_SCALE_1 = 6_000_000
 ROWS_PER_SMALL_FILE = 15_000
-ROWS_PER_GROUP, GROUPS_PER_MEDIUM_FILE = 600_000, 2
-"""About 21 MB, and files of about 42 MB."""
+ROWS_PER_GROUP, GROUPS_PER_MEDIUM_FILE, GROUPS_PER_SMALL_MEDIUM_FILE = 600_000, 5, 2
+"""About 17 MB, and files of about 86 MB; the third for a scale below 1, where groups are smaller."""
 
 MONTHS = 84
 
@@ -80,9 +80,10 @@ LAYOUTS = ("flat", "month", "medium")
 
 def files(layout: str, scale: float) -> list[Path]:
     """The Parquet files of a layout, with field ids, sorted by path; made where they are not there yet."""
-    folder = CACHE / "benchmarks" / f"lineitem-{scale:g}" / layout
+    name = f"medium-{_groups_per_medium_file(scale)}" if layout == "medium" else layout
+    folder = CACHE / "benchmarks" / f"lineitem-{scale:g}" / name
     if not folder.exists():
-        unfinished = folder.with_name(f"{layout}.{os.getpid()}")
+        unfinished = folder.with_name(f"{name}.{os.getpid()}")
         _write(layout, scale, unfinished)
         unfinished.rename(folder)
     return sorted(folder.rglob("*.parquet"))
@@ -109,13 +110,13 @@ def table(layout: str, scale: float, warehouse: Path, chosen: Sequence[Path] | N
     return create_table(catalog(warehouse), layout, files(layout, scale) if chosen is None else chosen)
 
 
-def create_table(catalog: Catalog, layout: str, paths: Sequence[Path]) -> Table:
-    """The table ``bench.<layout>`` whose data are these files."""
+def create_table(catalog: Catalog, name: str, paths: Sequence[Path]) -> Table:
+    """The table ``bench.<name>`` whose data are these files; that named ``month`` is partitioned."""
     catalog.create_namespace_if_not_exists("bench")
-    spec = BY_MONTH if layout == "month" else UNPARTITIONED_PARTITION_SPEC
-    made = catalog.create_table(f"bench.{layout}", schema=SCHEMA, partition_spec=spec)
+    spec = BY_MONTH if name == "month" else UNPARTITIONED_PARTITION_SPEC
+    made = catalog.create_table(f"bench.{name}", schema=SCHEMA, partition_spec=spec)
     made.add_files([f"file://{path}" for path in paths], check_duplicate_files=False)
-    return catalog.load_table(f"bench.{layout}")
+    return catalog.load_table(f"bench.{name}")
 
 
 def _source(scale: float) -> Path:
@@ -132,26 +133,30 @@ def _source(scale: float) -> Path:
     return folder
 
 
+def _groups_per_medium_file(scale: float) -> int:
+    return GROUPS_PER_MEDIUM_FILE if scale >= 1 else GROUPS_PER_SMALL_MEDIUM_FILE
+
+
 def _write(layout: str, scale: float, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     source = _source(scale)
     schema = schema_to_pyarrow(SCHEMA, include_field_ids=True)
 
     rows = int(ROWS_AT_SCALE_1 * scale)
-    rows_each = min(ROWS_PER_SMALL_FILE, rows // (20 if layout == "flat" else 4 * MONTHS))
-    rows_per_group = min(ROWS_PER_GROUP, rows // 5)
+    groups = _groups_per_medium_file(scale) if layout == "medium" else 1
+    rows_each = {
+        "flat": min(ROWS_PER_SMALL_FILE, rows // 20),
+        "month": min(ROWS_PER_SMALL_FILE, rows // (4 * MONTHS)),
+        "medium": min(ROWS_PER_GROUP, rows // 5) * groups,
+    }[layout]
 
     def write(part: tuple[str, pa.Table]) -> None:
         path = folder / part[0]
         path.parent.mkdir(parents=True, exist_ok=True)
-        group = rows_per_group if layout == "medium" else None
-        pq.write_table(part[1].cast(schema), path, compression="zstd", row_group_size=group)
+        pq.write_table(part[1].cast(schema), path, compression="zstd", row_group_size=-(-part[1].num_rows // groups))
 
     with ThreadPoolExecutor(2) as pool:
-        if layout == "month":
-            parts = _by_month(source, rows_each)
-        else:
-            parts = _in_order(source, rows_each if layout == "flat" else rows_per_group * GROUPS_PER_MEDIUM_FILE)
+        parts = (_by_month if layout == "month" else _in_order)(source, rows_each)
         pending = []
         for part in parts:
             pending.append(pool.submit(write, part))
@@ -165,8 +170,9 @@ def _in_order(source: Path, rows_each: int) -> Iterator[tuple[str, pa.Table]]:
     number = 0
     for path in sorted(source.glob("*.parquet")):
         rows = pq.read_table(path)
-        for start in range(0, rows.num_rows, rows_each):
-            yield f"{number:06}.parquet", rows.slice(start, rows_each)
+        step = -(-rows.num_rows // max(1, round(rows.num_rows / rows_each)))  # no small rest
+        for start in range(0, rows.num_rows, step):
+            yield f"{number:06}.parquet", rows.slice(start, step)
             number += 1
 
 

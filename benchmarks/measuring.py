@@ -113,9 +113,8 @@ def report(folder: Path, work: Callable[[], str | None], afterwards: Callable[[]
 
 def peak_bytes() -> int:
     """Of this process and those below it that live, each one's own: ``ru_maxrss`` begins with what the parent had."""
-    return sum(
-        int(_proc(pid, "status").partition("VmHWM:")[2].split()[0]) * 1024 for pid in (os.getpid(), *_descendants())
-    )
+    peaks = (_proc(pid, "status").partition("VmHWM:")[2].split()[:1] for pid in (os.getpid(), *_descendants()))
+    return sum(int(kibibytes) * 1024 for peak in peaks for kibibytes in peak)  # what is over has none
 
 
 def cpu_seconds() -> float:
