@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import lineitem
@@ -87,30 +88,27 @@ def goals(
     layout: str, copy: Measured, bound: Measured, plain: Measured, variant: Measured, *peers: Measured
 ) -> list[Goal]:
     """What is asked of rewrites: of small files in both ways to encode, of larger ones of the copy alone."""
-    if layout == "medium":
-        return [
-            at_most("wall time beside a copy of the bytes", plain.wall / copy.wall, 1.5, "x"),
-            ahead(plain, "cpu", peers, "CPU s", 1),
-            at_most(f"{plain.name}: peak memory", plain.rss / 1e6, 1000, " MB"),
-        ]
+    others = [peer for peer in peers if not peer.failed]
     found = []
-    for one in (plain, variant):
-        found += [
-            at_most(f"{one.name}: CPU beside decoding and encoding", one.cpu / bound.cpu, 1.1, "x"),
-            ahead(one, "cpu", peers, "CPU s", 1),
-            ahead(one, "size", peers, "MB", 1e6),
-            at_most(f"{one.name}: peak memory", one.rss / 1e6, 1000, " MB"),
-        ]
+    if layout == "medium":
+        found.append(at_most("wall time beside a copy of the bytes", plain.wall / copy.wall, 1.5, "x"))
+    for one in [plain] if layout == "medium" else [plain, variant]:
+        if layout != "medium":
+            found.append(at_most(f"{one.name}: CPU beside decoding and encoding", one.cpu / bound.cpu, 1.1, "x"))
+            found += least(one, "size", others, "MB", 1e6)
+        found += least(one, "cpu", others, "CPU s", 1)
+        found.append(at_most(f"{one.name}: peak memory", one.rss / 1e6, 1000, " MB"))
     return found
 
 
-def ahead(one: Measured, figure: str, peers: Sequence[Measured], unit: str, divisor: float) -> Goal:
-    """Less of something than every peer that was measured."""
-    others = {peer.name: getattr(peer, figure) / divisor for peer in peers if not peer.failed}
-    best = min(others, key=lambda name: others[name], default="none")
-    least, value = others.get(best, float("nan")), getattr(one, figure) / divisor
+def least(one: Measured, figure: str, others: Sequence[Measured], unit: str, divisor: float) -> list[Goal]:
+    """Less of something than every peer that was measured; nothing where none was."""
+    if not others:
+        return []
+    best = min(others, key=attrgetter(figure))
+    have, beside = (getattr(row, figure) / divisor for row in (one, best))
     text = f"{one.name}: fewer {unit} than every peer"
-    return Goal(text, f"{value:,.1f} against {least:,.1f} of {best}", value < least)
+    return [Goal(text, f"{have:,.1f} against {beside:,.1f} of {best.name}", have < beside)]
 
 
 def ours(layout: str, target: int, folder: Path, uri: str) -> None:

@@ -11,6 +11,7 @@ from harness.environments import REPOSITORY
 
 FOLDER = REPOSITORY / "benchmarks"
 NEED_SERVERS = ("bench_engines.py", "bench_store.py")
+"""They run with the tests on services, all others in the integration tests."""
 
 
 def scripts() -> list[str]:

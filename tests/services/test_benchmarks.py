@@ -9,19 +9,16 @@ from harness.benchmarks import NEED_SERVERS, run
 
 pytestmark = pytest.mark.services
 
-RUNS = {
-    "bench_engines.py": (["--engines", "local"], ["rewrite_manifests", "rewrite_data_files", "expire_snapshots"]),
-    "bench_store.py": ([], ["history of a table", "ratio"]),
+OPTIONS = {"bench_engines.py": ["--engines", "local"]}
+"""The other engines' servers take a minute to start; their own tests hold that they work."""
+SHOWS = {
+    "bench_engines.py": ["rewrite_manifests", "rewrite_data_files", "expire_snapshots"],
+    "bench_store.py": ["history of a table", "ratio"],
 }
-"""Options, and what stands in the tables."""
+"""What stands in the tables."""
 
 
-def test_every_benchmark_that_needs_servers_runs() -> None:
-    assert sorted(RUNS) == sorted(NEED_SERVERS)
-
-
-@pytest.mark.parametrize("script", RUNS)
+@pytest.mark.parametrize("script", NEED_SERVERS)
 def test_benchmark(script: str, tmp_path: Path) -> None:
-    options, shown = RUNS[script]
-    printed = run(script, *options, home=tmp_path)
-    assert [label for label in shown if label not in printed] == []
+    printed = run(script, *OPTIONS.get(script, []), home=tmp_path)
+    assert [label for label in SHOWS[script] if label not in printed] == []
