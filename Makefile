@@ -73,7 +73,7 @@ format: env ## Let ruff put the code into shape
 	@$(BIN)/ruff format --quiet .
 
 SCALE ?= full
-bench: env ## Run the benchmarks at full size (an hour and 8 GB of disk; SCALE=small: minutes, and no peer is installed)
+bench: env ## Run the benchmarks at full size (an hour and 8 GB of disk; SCALE=small: minutes)
 	@failed=0; for script in benchmarks/bench_*.py; do \
 		scale=$(SCALE); \
 		if [[ $$script == */bench_sort.py ]]; then scale=$(if $(filter full,$(SCALE)),5,0.01); fi; \
