@@ -72,6 +72,7 @@ format: env ## Let ruff put the code into shape
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
+# bench_sort.py takes TPC-H's number.
 SCALE ?= full
 bench: env ## Run the benchmarks at full size (an hour and 8 GB of disk; SCALE=small: minutes)
 	@failed=0; for script in benchmarks/bench_*.py; do \
