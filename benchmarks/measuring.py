@@ -71,8 +71,8 @@ def measure(
         else:
             figures = json.loads(done.stdout.strip().splitlines()[-1])
             found = Measured(name, **{**figures, "cpu": figures["cpu"] + served})
-        told = f"failed: {found.note}" if found.failed else f"{found.cpu:.1f} CPU s in {found.wall:.1f} s"
-        print(f"  {name}: {told}", file=sys.stderr)
+        told = f"{found.cpu:.1f} CPU s in {found.wall:.1f} s, {found.rss / 1e6:,.0f} MB, {found.size / 1e6:,.1f} MB out"
+        print(f"  {name}: {f'failed: {found.note}' if found.failed else told}", file=sys.stderr)
         return found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
