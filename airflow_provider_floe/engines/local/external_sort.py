@@ -130,15 +130,15 @@ class ExternalSort:
             for batch in rows:
                 numbers = np.searchsorted(bounds, key.of(self._columns(batch)), side="right").astype(np.uint16)
                 together = batch.take(pa.array(np.argsort(numbers, kind="stable")))
+                size = _size(together)
                 start = 0
                 for number, count in enumerate(np.bincount(numbers).tolist()):
                     if count:
-                        part = together.slice(start, count)
-                        buckets[number].pending.append(part)
-                        buckets[number].size += _size(part)
+                        buckets[number].pending.append(together.slice(start, count))
+                        buckets[number].size += size * count // len(numbers)
                         buckets[number].rows += count
                         start += count
-                pending += _size(together)
+                pending += size
                 if pending > self._at_once:
                     for bucket in buckets:
                         bucket.flush()

@@ -160,7 +160,9 @@ def _decoded(
                 progress(file.file_size_bytes)
 
         with closing(_ahead(group, read(), memory_bytes // 16)) as rows:
-            files = _written(table, layout, ordering, selection, group, expected, trial, memory_bytes, announce, rows)
+            files = _written(
+                table, layout, ordering, selection, group, expected, trial, memory_bytes, announce, progress, rows
+            )
     if layout.lineage:
         verify_lineage(table.io, reader.lineage, files)
     return files
@@ -181,6 +183,7 @@ def _written(
     trial: Trial,
     memory_bytes: int,
     announce: Callable[[str], None],
+    progress: Callable[[int], None],
     rows: Iterator[pa.RecordBatch],
 ) -> Sequence[DataFile]:
     def open_writer(partition: Record) -> RollingWriter:
@@ -201,8 +204,13 @@ def _written(
 
     writer = MovingWriter(table, group.output_spec_id, open_writer) if group.moves else open_writer(expected.partition)
     try:
-        for batch in ordered(table, layout, ordering, group, expected.partition, rows, memory_bytes * 2 // 5):
-            writer.write(batch)
+        arranged = ordered(table, layout, ordering, group, expected.partition, rows, memory_bytes * 2 // 5)
+        if ordering.terms or ordering.z_columns:
+            arranged = _ahead(group, arranged, memory_bytes // 16)
+        with closing(arranged):
+            for batch in arranged:
+                progress(0)
+                writer.write(batch)
         return tuple(writer.close())
     except BaseException:
         writer.abandon()

@@ -7,7 +7,7 @@ the largest, -0.0 comes before 0.0, text and binary compare by unsigned bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ _BITS = 64
 _SIGN = np.uint64(1 << 63)
 _ALL = np.uint64(2**64 - 1)
 _NAN = np.float64("nan")
+_FIRST_BYTES = np.array([2**64 - 2 ** (64 - 8 * min(length, 7)) for length in range(9)], dtype=np.uint64)
+"""Masks of the first bytes of a number, seven at the most."""
 _DIGITS_OF_ONE_WORD = 18
 
 
@@ -75,10 +77,11 @@ class CoarseKey:
     def __init__(self, columns: Sequence[Any], terms: Sequence[SortTerm]) -> None:
         self._terms = terms
         self._prefixes = [_common_prefix(storage(column)) if _long(column) else b"" for column in columns]
-        self.complete = not any(map(_long, columns))
+        self.complete = True
         self._parts: list[_Part] = []
         room = _BITS
         for word in self._words(columns):
+            self.complete &= word.vague is None or not word.vague.any()
             part = _Part.fit(*word.range(), room)
             if part is None:
                 self.complete = False
@@ -93,14 +96,15 @@ class CoarseKey:
         """The number of each row."""
         key = np.zeros(len(columns[0]), dtype=np.uint64)
         outside = np.zeros(len(key), dtype=bool)
-        # A value that the sample does not reach stands before or behind all of it, whatever the words after say.
+        # A value that the sample does not reach stands before or behind all of it, whatever the words after say; and
+        # they say nothing of a text of which only the beginning is known.
         for part, word in zip(self._parts, self._words(columns), strict=False):
             slots, beyond = part.slots(word.values)
             if word.null is not None:
                 slots[word.null] = 0
                 beyond &= ~word.null
             slots[outside] = 0
-            outside |= beyond
+            outside |= beyond if word.vague is None else beyond | word.vague
             key |= slots
         return key
 
@@ -116,10 +120,12 @@ class _Word:
     """A word of each row.
 
     :ivar null: rows whose value is NULL: they have no such word, and compare equal by it.
+    :ivar vague: rows whose word is not all that there is of the value.
     """
 
     values: Any
     null: Any = None
+    vague: Any = None
 
     def range(self) -> tuple[int, int]:
         values = self.values if self.null is None else self.values[~self.null]
@@ -187,19 +193,21 @@ def _dense(key: Any) -> tuple[Any, int]:
     return ranks.astype(np.uint64), (len(values) - 1).bit_length()
 
 
-def _words(column: Any, term: SortTerm, of_long: Callable[[Any], Any]) -> list[_Word]:
+def _words(column: Any, term: SortTerm, of_long: Callable[[Any], _Word]) -> list[_Word]:
     """Words of a column: first the one that puts NULLs in their place.
 
     :param of_long: makes the word of text and binary, which have no bound.
     """
-    values = [of_long(column)] if _long(column) else _ascending(column)
+    words = [of_long(column)] if _long(column) else list(map(_Word, _ascending(column)))
     if term.descending:
-        values = [~word for word in values]
+        words = [replace(word, values=~word.values) for word in words]
     if not column.null_count:
         places = np.full(len(column), int(term.nulls_first), dtype=np.uint64)
-        return [_Word(places), *map(_Word, values)]
+        return [_Word(places), *words]
     null = column.is_null().to_numpy(zero_copy_only=False)
-    return [_Word((null != term.nulls_first).astype(np.uint64)), *(_Word(word, null) for word in values)]
+    for number, word in enumerate(words):
+        words[number] = replace(word, null=null, vague=None if word.vague is None else word.vague & ~null)
+    return [_Word((null != term.nulls_first).astype(np.uint64)), *words]
 
 
 def _long(column: Any) -> bool:
@@ -252,11 +260,11 @@ def _buffer(column: Any, dtype: str) -> Any:
     return np.frombuffer(data, dtype=dtype, count=column.offset + len(column))[column.offset :]
 
 
-def _ranks(column: Any) -> Any:
+def _ranks(column: Any) -> _Word:
     """Each value's place among the distinct values."""
     encoded = column.dictionary_encode()
     places = pc.rank(encoded.dictionary, tiebreaker="dense").to_numpy()
-    return np.append(places, 0)[pc.fill_null(encoded.indices, len(places)).to_numpy()].astype(np.uint64)
+    return _Word(np.append(places, 0)[pc.fill_null(encoded.indices, len(places)).to_numpy()].astype(np.uint64))
 
 
 def _binary(column: Any) -> Any:
@@ -271,8 +279,8 @@ def _common_prefix(column: Any) -> bytes:
     )
 
 
-def _after(column: Any, prefix: bytes) -> Any:
-    """The eight bytes after the prefix; values without it stand before or behind all others."""
+def _after(column: Any, prefix: bytes) -> _Word:
+    """The seven bytes after the prefix and how many there are; values without it stand before or behind all others."""
     column = _binary(column)
     offsets = _buffer_of_offsets(column)
     lengths = np.clip(offsets[1:] - offsets[:-1] - len(prefix), 0, 8)
@@ -281,13 +289,15 @@ def _after(column: Any, prefix: bytes) -> Any:
     data = np.concatenate([data, np.zeros(len(prefix) + 8, np.uint8)])
     windows = np.ndarray(len(data) - 7, dtype=">u8", buffer=data, strides=(1,))
     words = windows[offsets[:-1] - offsets[0] + len(prefix)].astype(np.uint64)
-    kept = np.array([(_ALL << np.uint64(8 * (8 - length))) if length else 0 for length in range(9)], np.uint64)
-    words &= kept[lengths]
+    words &= _FIRST_BYTES[lengths]
+    words |= (lengths + 1).astype(np.uint64)
+    vague = lengths == 8
     if prefix:
-        with_prefix = pc.equal(pc.binary_slice(column, 0, len(prefix)), pa.scalar(prefix, pa.large_binary()))
-        below = pc.less(column, pa.scalar(prefix, pa.large_binary()))
-        words = np.where(_true(with_prefix), words, np.where(_true(below), np.uint64(0), _ALL))
-    return words
+        without = ~_true(pc.equal(pc.binary_slice(column, 0, len(prefix)), pa.scalar(prefix, pa.large_binary())))
+        below = _true(pc.less(column, pa.scalar(prefix, pa.large_binary())))
+        words[without] = np.where(below[without], np.uint64(0), _ALL)
+        vague |= without
+    return _Word(words, vague=vague)
 
 
 def _buffer_of_offsets(column: Any) -> Any:
