@@ -6,6 +6,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
@@ -48,11 +49,13 @@ from pyiceberg.types import (
     TimeType,
     UUIDType,
 )
-from rewriting import ids, rewrite, work
+from rewriting import MEMORY, ids, rewrite, work
 
 from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting
 
 TARGET = 200_000
+SPILLING = 150_000
+"""Bytes of memory into which not even the rows of these tests fit while they are sorted."""
 
 
 def noise(start: int, count: int) -> pa.Table:
@@ -234,12 +237,13 @@ def of_every_type(count: int, seed: int) -> pa.Table:
     ],
     ids=["binpack", "sort", "z-order", "z-order of odd types"],
 )
-def test_every_type_survives_every_strategy(tmp_path: Path, settings: dict[str, object]) -> None:
+@pytest.mark.parametrize("memory", [MEMORY, SPILLING], ids=["in memory", "spilled"])
+def test_every_type_survives_every_strategy(tmp_path: Path, settings: dict[str, Any], memory: int) -> None:
     table = create_table(lake(tmp_path), schema=EVERY_TYPE)
     for number in range(3):
         table.append(of_every_type(100, number))
     before = rows_digest(table)
-    assert rewrite(table, **settings).changed
+    assert rewrite(table, memory=memory, **settings).changed
     assert rows_digest(table) == before
     assert len(data_files(table)) == 1
     assert not work(table, **settings).found

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from sort_cases import expected_order, sorts
 
+from airflow_provider_floe.engines.local import external_sort
+from airflow_provider_floe.engines.local.duck_sort import sorted_by_duckdb
 from airflow_provider_floe.engines.local.external_sort import ExternalSort
 from airflow_provider_floe.engines.local.sort_keys import SortTerm
 
@@ -170,3 +172,19 @@ def test_whoever_stops_half_way_leaves_nothing(spills: Path) -> None:
     next(given)
     assert list(spills.iterdir())
     given.close()
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_what_cannot_be_split_is_sorted_by_duckdb_in_the_same_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(*arguments: Any) -> Iterator[pa.RecordBatch]:
+        asked.append(1)
+        return sorted_by_duckdb(*arguments)
+
+    monkeypatch.setattr(external_sort, "_MOST_SPLITS", 1)
+    monkeypatch.setattr(external_sort, "sorted_by_duckdb", counted)
+    rows = table(*KEYS[name])
+    terms = [SortTerm("key", True, True), SortTerm("row", False, True)]
+    assert same(sort(rows, terms, LITTLE, rows.slice(0, 0)), sort(rows, terms, PLENTY))
+    assert asked
