@@ -178,14 +178,17 @@ def _order(words: Sequence[_Word], rows: int) -> Any:
         if used + bits > _BITS:
             key, used = _dense(key)
             values, bits = _dense(values)
-        key = (key << np.uint64(bits)) | values if used else values
+        key <<= np.uint64(bits)
+        key |= values
         used += bits
     position_bits = max(0, rows - 1).bit_length()
     if used + position_bits > _BITS:
         return np.argsort(key, kind="stable")
-    key = (key << np.uint64(position_bits)) | np.arange(rows, dtype=np.uint64)
+    key <<= np.uint64(position_bits)
+    key |= np.arange(rows, dtype=np.uint64)
     key.sort()
-    return (key & np.uint64((1 << position_bits) - 1)).view(np.int64)
+    key &= np.uint64((1 << position_bits) - 1)
+    return key.view(np.int64)
 
 
 def _dense(key: Any) -> tuple[Any, int]:
@@ -202,7 +205,7 @@ def _words(column: Any, term: SortTerm, of_long: Callable[[Any], _Word]) -> list
     if term.descending:
         words = [replace(word, values=~word.values) for word in words]
     if not column.null_count:
-        places = np.full(len(column), int(term.nulls_first), dtype=np.uint64)
+        places = np.broadcast_to(np.uint64(term.nulls_first), len(column))
         return [_Word(places), *words]
     null = column.is_null().to_numpy(zero_copy_only=False)
     for number, word in enumerate(words):
