@@ -234,7 +234,9 @@ def key_fields(metadata: TableMetadata, delete: LiveFile) -> list[NestedField]:
                 f"equality delete file {delete.path} compares field {field_id}, which is no top-level column: "
                 "the local engine cannot apply it, use spark"
             )
-        found.append(field.model_copy(update={"required": False}))
+        # another column may bear the name of a dropped one by now
+        name = field.name if field_id in metadata.schema().field_ids else f"floe_dropped_{field_id}"
+        found.append(field.model_copy(update={"required": False, "name": name}))
     return found
 
 

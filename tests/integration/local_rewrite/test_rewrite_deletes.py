@@ -25,7 +25,7 @@ from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
-from pyiceberg.types import LongType
+from pyiceberg.types import LongType, StringType
 from rewriting import ids, rewrite, work
 
 from airflow_provider_floe.iceberg.deletes import DeleteIndex
@@ -84,6 +84,21 @@ def test_an_equality_delete_on_a_column_dropped_since_still_counts(tmp_path: Pat
     rewrite(table)
     assert ids(table) == [0, 1, 2, 3, 4, *range(6, 20), 100]
     assert table.scan().to_arrow().column_names == ["id", "region"]
+
+
+def test_a_dropped_column_that_deletes_compare_is_not_taken_for_the_one_that_has_its_name_now(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 2)
+    equality_delete(table, rows(5, 1), ["text"])
+    with table.update_schema() as update:
+        update.delete_column("text")
+    with table.update_schema() as update:
+        update.add_column("text", StringType())
+    append_files(table, 1, 2, start=100)
+    equality_delete(table, rows(101, 1), ["text"])
+    rewrite(table)
+    assert ids(table) == [0, 1, 2, 3, 4, *range(6, 20), 100]
+    assert [row for row in table.scan().to_arrow()["text"].to_pylist() if row is not None] == ["text of row 100"]
+    assert delete_files(table) == []
 
 
 def test_equality_and_position_deletes_on_one_file_are_not_counted_twice(tmp_path: Path) -> None:
