@@ -28,17 +28,43 @@ from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
-from pyiceberg.transforms import BucketTransform, DayTransform, IdentityTransform, MonthTransform
+from pyiceberg.transforms import BucketTransform, DayTransform, IdentityTransform, MonthTransform, TruncateTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import DateType, IntegerType, LongType, NestedField, StringType, StructType, TimestampType
 
 DIMENSIONS: Mapping[str, Sequence[str]] = {
     "version": ("v1", "v2", "v3"),
-    "partitioning": ("unpartitioned", "identity", "bucket", "month-day", "evolved-spec"),
-    "deletes": ("no-deletes", "position", "equality", "position+equality", "vectors"),
-    "schema": ("same-schema", "added", "renamed", "dropped+added", "promoted", "nested-added", "no-field-ids"),
-    "refs": ("main", "branch", "tag", "sharing-branch"),
+    "partitioning": ("unpartitioned", "identity", "bucket", "truncate", "month-day", "evolved-spec"),
+    "deletes": (
+        "no-deletes",
+        "position",
+        "position-by-file",
+        "equality",
+        "equality-of-nulls",
+        "position+equality",
+        "vectors",
+        "vectors+equality",
+    ),
+    "schema": (
+        "same-schema",
+        "added",
+        "default",
+        "renamed",
+        "dropped+added",
+        "promoted",
+        "nested-added",
+        "reordered",
+        "no-field-ids",
+    ),
+    "refs": ("main", "branch", "tag", "sharing-branch", "staged"),
 }
+"""What a table may have.
+
+``position``: a delete file for all data files of a partition. ``equality``: by key, in each partition; of an evolved
+spec also global. ``equality-of-nulls``: by a column with NULLs, first as it is before the change of schema (so that
+``dropped+added`` drops a column that deletes compare), then after. ``sharing-branch``: one at the head, with its
+deletes. ``staged``: a snapshot to be published later (WAP).
+"""
 SCHEMA = Schema(
     NestedField(1, "id", LongType(), required=False),
     NestedField(2, "part", StringType(), required=False),
@@ -52,13 +78,28 @@ _SPECS = {
     "unpartitioned": PartitionSpec(),
     "identity": PartitionSpec(PartitionField(2, 1000, IdentityTransform(), "part")),
     "bucket": PartitionSpec(PartitionField(1, 1000, BucketTransform(3), "bucketed")),
+    "truncate": PartitionSpec(PartitionField(1, 1000, TruncateTransform(10), "tens")),
     "month-day": PartitionSpec(
         PartitionField(3, 1000, MonthTransform(), "on_month"), PartitionField(4, 1001, DayTransform(), "at_day")
     ),
     "evolved-spec": PartitionSpec(PartitionField(2, 1000, IdentityTransform(), "part")),
 }
-DELETED = {"position": (1, 8, 14, 20), "equality": (2, 7, 13, 19)}
-"""Ids of rows that deletes of each kind remove, of files from before and after the changes of schema and spec."""
+DELETED: Mapping[str, tuple[int, ...]] = {
+    "position": (1, 8, 14, 20),
+    "position-by-file": (1, 8, 14, 20),
+    "vectors": (1, 8, 14, 20),
+    "equality": (2, 7, 13, 19),
+    "equality-of-nulls": (2, 4, 13, 15),
+}
+"""Ids of rows that deletes of each kind remove, half from before and half from after the change of the schema.
+
+Those of NULLs: one by its text, and the one without a text among the rows that were there.
+"""
+_DEFAULT = "as it began"
+
+
+Combination = Mapping[str, str]
+"""A value of each dimension."""
 
 
 class Warehouse(NamedTuple):
@@ -71,38 +112,75 @@ class Warehouse(NamedTuple):
     s3: Facts | None
 
 
-def possible(combination: Mapping[str, str]) -> bool:
-    """Version 1 has no deletes; deletion vectors came with version 3.
+def possible(combination: Combination) -> bool:
+    """Version 1 has no deletes; deletion vectors and default values came with version 3.
 
     Position delete files of version 3 are those from before its upgrade.
     """
+    version, deletes = combination["version"], combination["deletes"]
+    if version != "v3" and ("vectors" in deletes or combination["schema"] == "default"):
+        return False
+    return version != "v1" or deletes == "no-deletes"
+
+
+def deleted(combination: Combination) -> set[int]:
+    """Ids of the rows that are not there any more."""
     deletes = combination["deletes"]
-    if combination["version"] == "v1":
-        return deletes == "no-deletes"
-    return deletes != "vectors" or combination["version"] == "v3"
+    gone = {
+        one for kind in (deletes.split("+") if deletes in DELETED or "+" in deletes else ()) for one in DELETED[kind]
+    }
+    # the column that takes the place of the dropped one holds no NULL
+    return gone - {15} if combination["schema"] == "dropped+added" and deletes == "equality-of-nulls" else gone
 
 
-def build(catalog: Catalog, combination: Mapping[str, str]) -> Table:
+def expected_rows(combination: Combination, schema: Schema) -> list[dict[str, Any]]:
+    """The rows of the main branch by the table's current schema, as they were made, in the order of their ids."""
+    null_part = has_null_part(combination)
+    before, after = row_of(SCHEMA, null_part), row_of(schema, null_part)
+    names = {field.field_id: field.name for field in SCHEMA.fields}
+    found = []
+    for one in sorted(set(range(30)) - deleted(combination)):
+        row = after(one)
+        if one < 12:
+            old = before(one)
+            row = {
+                field.name: old[names[field.field_id]] if field.field_id in names else field.initial_default
+                for field in schema.fields
+            }
+            if row["pair"] is not None and combination["schema"] == "nested-added":
+                row["pair"] = {**row["pair"], "right": None}
+        found.append(row)
+    return found
+
+
+def has_null_part(combination: Combination) -> bool:
+    """Whether the partition column holds NULLs.
+
+    DuckDB 1.5.5 breaks down where equality deletes meet a partition value that is NULL, or a field of another spec.
+    """
+    return "equality" not in combination["deletes"]
+
+
+def build(catalog: Catalog, combination: Combination, name: str = f"{NAMESPACE}.events") -> Table:
     """A table of several small files in each partition, half of them from before its schema and spec changed."""
     version, deletes = combination["version"], combination["deletes"]
     upgraded = version == "v3" and "position" in deletes
-    # DuckDB 1.5.5 breaks down where equality deletes meet a partition value that is NULL, or a field of another spec.
-    plain = "equality" in deletes
+    null_part = has_null_part(combination)
     evolved = combination["partitioning"] == "evolved-spec"
-    spec = PartitionSpec() if evolved and plain else _SPECS[combination["partitioning"]]
+    spec = PartitionSpec() if evolved and not null_part else _SPECS[combination["partitioning"]]
     field_ids = combination["schema"] != "no-field-ids"
     properties = {"format-version": "1" if version == "v1" else "2", "write.delete.granularity": "file", **FAST_RETRIES}
     if not field_ids:
         properties["schema.name-mapping.default"] = SCHEMA.name_mapping.model_dump_json()
     table = catalog.create_table(
-        f"{NAMESPACE}.events",
+        name,
         schema=SCHEMA,
         partition_spec=spec,
         properties=properties,
     )
     if version == "v3" and not upgraded:
         upgrade(table)
-    add = partial(append, table, null_part=not plain)
+    add = partial(append, table, null_part=null_part)
     add(range(6), field_ids=field_ids)
     add(range(6, 12), field_ids=field_ids)
     if combination["refs"] == "tag":
@@ -110,6 +188,10 @@ def build(catalog: Catalog, combination: Mapping[str, str]) -> Table:
     if combination["refs"] == "branch":
         table.manage_snapshots().create_branch(_head(table), "dev").commit()
         add(range(100, 106), field_ids=field_ids, branch="dev")
+    if combination["refs"] == "staged":
+        add(range(200, 206), field_ids=field_ids, branch=None)
+    if deletes == "equality-of-nulls":
+        _delete_by_equality(table, "text", [text_of(2), None])
     _change_schema(table, combination["schema"])
     if evolved:
         with table.update_spec() as update:
@@ -121,16 +203,23 @@ def build(catalog: Catalog, combination: Mapping[str, str]) -> Table:
     if combination["refs"] == "sharing-branch":
         table.manage_snapshots().create_branch(_head(table), "sharing").commit()
     _delete(table, deletes)
+    if deletes == "equality-of-nulls":
+        replaced = combination["schema"] == "dropped+added"
+        column = "renamed" if combination["schema"] == "renamed" else "text"
+        _delete_by_equality(table, column, ["new 13"] if replaced else [text_of(13), None])
     if upgraded:
         upgrade(table)
     add(range(24, 30))
     return table
 
 
-def append(table: Table, ids: Iterable[int], *, null_part: bool, field_ids: bool = True, branch: str = "main") -> None:
+def append(
+    table: Table, ids: Iterable[int], *, null_part: bool, field_ids: bool = True, branch: str | None = "main"
+) -> None:
     """Append a file in each partition; the table is refreshed.
 
     :param null_part: whether some rows have no value in the column by which tables are partitioned.
+    :param branch: None stages the snapshot, for a branch to take it up later.
     """
     groups: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in map(row_of(table.schema(), null_part), ids):
@@ -139,7 +228,11 @@ def append(table: Table, ids: Iterable[int], *, null_part: bool, field_ids: bool
     if table.metadata.format_version == 3:
         commit_version_3(table, added=files, operation=Operation.APPEND, branch=branch)
         return
-    with table.transaction() as transaction, transaction.update_snapshot(branch=branch).fast_append() as update:
+    properties = {} if branch else {"wap.id": "staged by the tests"}
+    with (
+        table.transaction() as transaction,
+        transaction.update_snapshot(properties, branch=branch).fast_append() as update,
+    ):
         for file in files:
             update.append_data_file(file)
     table.refresh()
@@ -158,12 +251,17 @@ def row_of(schema: Schema, null_part: bool) -> Callable[[int], dict[str, Any]]:
             3: on,
             4: datetime(on.year, on.month, on.day, 23, 59, 59, one),
             5: None if one % 7 == 0 else one + (2**40 if promoted else 0),
-            6: f"text {one}",
+            6: text_of(one),
             7: pair,
         }
         return {field.name: values.get(field.field_id, f"new {one}") for field in schema.fields}
 
     return make
+
+
+def text_of(one: int) -> str | None:
+    """Longer than the bounds of strings that manifests hold, where it is not NULL."""
+    return None if one % 11 == 4 else f"text {one:03} of more than 16"
 
 
 def partition_of(spec: PartitionSpec, schema: Schema, row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -219,6 +317,11 @@ def _change_schema(table: Table, how: str) -> None:
     with table.update_schema(allow_incompatible_changes=True) as update:
         if how == "added":
             update.add_column("added", StringType())
+        elif how == "default":
+            update.add_column("added", StringType(), default_value=_DEFAULT)
+        elif how == "reordered":
+            update.move_first("text")
+            update.move_after("on", "pair")
         elif how == "renamed":
             update.rename_column("text", "renamed")
         elif how == "dropped+added":
@@ -236,10 +339,11 @@ def _delete(table: Table, how: str) -> None:
     """Twice, so that there are delete files to compact and vectors to replace."""
     for half in (slice(0, 2), slice(2, 4)):
         if "position" in how:
-            position_delete(table, positions_of(table, DELETED["position"][half]))
-        if "equality" in how:
-            _delete_by_equality(table, DELETED["equality"][half])
-        if how == "vectors":
+            doomed = positions_of(table, DELETED["position"][half])
+            position_delete(table, doomed, file_scoped=how == "position-by-file")
+        if how in ("equality", "position+equality", "vectors+equality"):
+            _delete_by_equality(table, "id", DELETED["equality"][half])
+        if "vectors" in how:
             add_vectors(table, positions_of(table, DELETED["position"][half]))
 
 
@@ -255,12 +359,13 @@ def positions_of(table: Table, ids: Sequence[int]) -> dict[str, list[int]]:
     return dict(found)
 
 
-def _delete_by_equality(table: Table, ids: Sequence[int]) -> None:
+def _delete_by_equality(table: Table, column: str, values: Sequence[Any]) -> None:
     """As a writer that does not know where rows are: in each partition of each spec."""
-    keys = pa.table({"id": pa.array(ids, pa.int64())})
+    kind = schema_to_pyarrow(table.schema().find_type(column))
+    keys = pa.table({column: pa.array(values, kind)})
     partitions = {(file.spec_id, tuple(file.partition)) for file in data_files(table)}
     files = [
-        prepare_equality_delete(table, keys, ["id"], partition=partition, spec_id=spec_id)
+        prepare_equality_delete(table, keys, [column], partition=partition, spec_id=spec_id)
         for spec_id, partition in sorted(partitions, key=repr)
     ]
     if table.metadata.format_version == 3:

@@ -8,7 +8,7 @@ import sys
 import duckdb
 import duckdb_extensions
 
-QUERY = "SELECT count(*), coalesce(sum(hash(row_)::HUGEINT), 0) FROM iceberg_scan(?{arguments}) AS row_"
+QUERY = "SELECT count(*), coalesce(sum(hash(row_)::HUGEINT), 0) FROM {source} AS row_"
 
 
 def main() -> None:
@@ -18,11 +18,13 @@ def main() -> None:
         connection.load_extension(extension)
     for line in sys.stdin:
         asked = json.loads(line)
-        arguments = f", snapshot_from_id => {int(asked['snapshot'])}" if asked["snapshot"] is not None else ""
+        source = "read_parquet(?)" if asked["path"].endswith(".parquet") else "iceberg_scan(?)"
+        if asked["snapshot"] is not None:
+            source = f"iceberg_scan(?, snapshot_from_id => {int(asked['snapshot'])})"
         try:
             if asked["s3"]:
                 connection.execute(_secret(**asked["s3"]))
-            rows, digest = connection.execute(QUERY.format(arguments=arguments), [asked["metadata"]]).fetchone()
+            rows, digest = connection.execute(QUERY.format(source=source), [asked["path"]]).fetchone()
             answer = {"rows": rows, "hash": digest}
         except duckdb.Error as error:
             answer = {"error": str(error)}

@@ -16,12 +16,18 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.avro.file import AvroFile
+from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.io.pyarrow import _dataframe_to_data_files
 from pyiceberg.manifest import DataFile, FileFormat, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Operation, Snapshot, Summary
-from pyiceberg.table.update import AddSnapshotUpdate, AssertRefSnapshotId, SetSnapshotRefUpdate
+from pyiceberg.table.update import (
+    AddSnapshotUpdate,
+    AssertRefSnapshotId,
+    SetSnapshotRefUpdate,
+    UpgradeFormatVersionUpdate,
+)
 
 from airflow_provider_floe.engines.local.pyiceberg_commit import commit_table
 from airflow_provider_floe.engines.local.pyiceberg_lists import next_row_id, write_list
@@ -41,7 +47,13 @@ LINEAGE_SCHEMA = (
 
 
 def upgrade(table: Table) -> Table:
-    """Make a table of an older version one of version 3, in place, as an engine's upgrade does; refreshed."""
+    """Make a table of an older version one of version 3, as an engine's upgrade does; refreshed.
+
+    A REST catalog does it itself; of others, the metadata file is changed in place.
+    """
+    if isinstance(table.catalog, RestCatalog):
+        table.catalog.commit_table(table, (), (UpgradeFormatVersionUpdate(format_version=3),))
+        return table.refresh()
     with table.io.new_input(table.metadata_location).open() as source:
         metadata = json.loads(source.read())
     with table.io.new_output(table.metadata_location).create(overwrite=True) as target:
@@ -102,15 +114,16 @@ def commit(
     added: Sequence[DataFile] = (),
     removed: Collection[str] = (),
     operation: Operation = Operation.OVERWRITE,
-    branch: str = "main",
+    branch: str | None = "main",
 ) -> None:
     """Commit files by hand; the table is refreshed.
 
     :param removed: keys of the files that go.
+    :param branch: None stages the snapshot, on top of the main branch.
     """
     metadata = table.metadata
     snapshot_id = metadata.new_snapshot_id()
-    head = metadata.snapshot_by_name(branch)
+    head = metadata.snapshot_by_name(branch or "main")
     parent = head.snapshot_id if head else None
     manifests = list(_kept(table, parent, snapshot_id, removed)) + list(_added(table, snapshot_id, added))
     location = f"{table.location()}/metadata/snap-{snapshot_id}.avro"
@@ -128,18 +141,18 @@ def commit(
         parent_snapshot_id=parent,
         sequence_number=metadata.next_sequence_number(),
         manifest_list=location,
-        summary=Summary(operation),
+        summary=Summary(operation) if branch else Summary(operation, **{"wap.id": "staged by the tests"}),
         schema_id=metadata.current_schema_id,
         first_row_id=next_row_id(metadata),
         added_rows=row_ids,
     )
+    moved = []
+    if branch:
+        moved.append(SetSnapshotRefUpdate(ref_name=branch, type=SnapshotRefType.BRANCH, snapshot_id=snapshot_id))
     commit_table(
         table,
-        (AssertRefSnapshotId(ref=branch, snapshot_id=parent),),
-        (
-            AddSnapshotUpdate(snapshot=snapshot),
-            SetSnapshotRefUpdate(ref_name=branch, type=SnapshotRefType.BRANCH, snapshot_id=snapshot_id),
-        ),
+        (AssertRefSnapshotId(ref=branch or "main", snapshot_id=parent),),
+        (AddSnapshotUpdate(snapshot=snapshot), *moved),
     )
     table.refresh()
 
@@ -268,7 +281,7 @@ def _deleted(table: Table, files: Sequence[Live]) -> dict[str, set[int]]:
         if file.file_format == "puffin":
             assert file.referenced is not None
             assert file.referenced not in vectors, f"two vectors for {file.referenced}"
-            vectors[file.referenced] = set(_vector(table, file))
+            vectors[file.referenced] = set(vector_of(table, file))
         else:
             assert file.content == 1, f"{file.path} holds equality deletes"
             for row in _content(table, file).to_pylist():
@@ -302,8 +315,8 @@ def _live_in(table: Table, manifest: dict[str, Any]) -> Iterator[Live]:
         content = file.get("content", 0)  # a manifest from before an upgrade may lack this and others
         added_in = entry.get("file_sequence_number")
         if added_in is None:
-            assert entry["status"] == 1 or not manifest["sequence_number"]
-            added_in = manifest["sequence_number"] or 0
+            assert entry["status"] == 1 or not manifest.get("sequence_number")
+            added_in = manifest.get("sequence_number") or 0
         row_id = None
         if content == 0 and next_id is not None:
             row_id = file.get("first_row_id")
@@ -322,7 +335,7 @@ def _live_in(table: Table, manifest: dict[str, Any]) -> Iterator[Live]:
         )
 
 
-def _vector(table: Table, file: Live) -> list[int]:
+def vector_of(table: Table, file: Live) -> list[int]:
     """Positions of a deletion vector, by the Puffin file's footer and the roaring format's text."""
     with table.io.new_input(file.path).open() as stream:
         whole = stream.read()

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from feature_tables import DIMENSIONS, Warehouse, possible
+from harness.feature_tables import DIMENSIONS, Warehouse, possible
 from harness.pairwise import cross_product, pairwise
 from harness.services.base import Facts
 from harness.services.running import use
