@@ -32,3 +32,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the local engine on tables of every combination of features, on disk and in S3, not just every pair",
     )
+    parser.addoption(
+        "--matrix-shard", default="1/1", help="run one share of the full matrix, given as 3/8, the third of eight"
+    )
