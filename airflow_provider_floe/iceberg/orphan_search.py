@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from pyiceberg.table import Table
 
 from airflow_provider_floe.errors import RetentionRefused, UnsafeLocation, UnsafeOperation
 from airflow_provider_floe.iceberg.file_comparison import Comparison
-from airflow_provider_floe.iceberg.listing import ListedFile, file_size, list_files, list_in_ranges
+from airflow_provider_floe.iceberg.listing import ListedFile, file_size, in_batches, list_files, list_in_ranges
 from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
 from airflow_provider_floe.iceberg.paths import (
     Overlap,
@@ -29,7 +29,7 @@ from airflow_provider_floe.iceberg.paths import (
     path_key,
     relative_to,
 )
-from airflow_provider_floe.iceberg.reachability import FileKind, ReferenceWalk
+from airflow_provider_floe.iceberg.reachability import FileKind, ReachableFile, ReferenceWalk
 from airflow_provider_floe.iceberg.retention import undeletable_reason
 from airflow_provider_floe.iceberg.work import Work
 from airflow_provider_floe.policies.model import OrphanCleanup
@@ -104,6 +104,7 @@ def find_orphans(
     dead_outputs: Collection[str] = (),
     memory_limit_bytes: int = _DEFAULT_MEMORY,
     limit: int | None = None,
+    checkpoint: Callable[[], None] = lambda: None,
 ) -> OrphanSearch:
     """List storage, then load the table again and compute what it references, then compare (promise 2).
 
@@ -113,6 +114,7 @@ def find_orphans(
     :param other_tables: all other tables of the catalog (promise 5).
     :param dead_outputs: files that dead, uncommitted operations wrote: no age guard for them.
     :param limit: most files to list.
+    :param checkpoint: called between batches of files; may raise to stop.
     :raises RetentionRefused: the table forbids deletion.
     :raises UnsafeLocation: the location is shared, not the table's, or holds paths that differ in scheme or authority.
     :raises UnsafeOperation: the listing is partial.
@@ -127,6 +129,7 @@ def find_orphans(
     with Comparison(normalise(root, rules), rules, memory_limit_bytes) as comparison:
         points = split_points(table)
         for batch in list_in_ranges(table.io, root, points) if points else list_files(table.io, root):
+            checkpoint()
             comparison.add_listed(batch)
             if limit is not None and comparison.listed > limit:
                 raise ListingTooLong(f"the listing has more than {limit} files")
@@ -134,7 +137,7 @@ def find_orphans(
         if fresh.metadata.table_uuid != table.metadata.table_uuid or fresh.location() != table.location():
             raise UnsafeOperation(f"{'.'.join(table.name())} was replaced or moved while it was listed")
         walk = ReferenceWalk()
-        _add_referenced(comparison, walk, table, fresh)
+        _add_referenced(comparison, walk, table, fresh, checkpoint)
         comparison.refuse_partial_listing(root)
         if settings.prefix_mismatch_mode == "ERROR":
             comparison.refuse_mismatches()
@@ -233,7 +236,9 @@ def _undecided(why: str) -> Work:
     return Work(found=None, summary=f"{why}; decided by time since the last cleanup")
 
 
-def _add_referenced(comparison: Comparison, walk: ReferenceWalk, listed: Table, fresh: Table) -> None:
+def _add_referenced(
+    comparison: Comparison, walk: ReferenceWalk, listed: Table, fresh: Table, checkpoint: Callable[[], None]
+) -> None:
     """Everything referenced now; what was referenced before the listing is marked as known then."""
     metadata = listed.metadata
     known = {
@@ -243,9 +248,16 @@ def _add_referenced(comparison: Comparison, walk: ReferenceWalk, listed: Table, 
     }
     snapshots = {snapshot.snapshot_id for snapshot in metadata.snapshots}
     comparison.add_referenced(
-        (file, file.kind is not FileKind.STATISTICS or file.path in known) for file in walk.new_files(fresh, snapshots)
+        (file, file.kind is not FileKind.STATISTICS or file.path in known)
+        for file in _stoppable(walk.new_files(fresh, snapshots), checkpoint)
     )
-    comparison.add_referenced((file, file.path in known) for file in walk.new_files(fresh))
+    comparison.add_referenced((file, file.path in known) for file in _stoppable(walk.new_files(fresh), checkpoint))
+
+
+def _stoppable(files: Iterable[ReachableFile], checkpoint: Callable[[], None]) -> Iterator[ReachableFile]:
+    for batch in in_batches(files):
+        checkpoint()
+        yield from batch
 
 
 def _refuse_foreign_metadata(table: Table, comparison: Comparison, root: str) -> None:

@@ -45,6 +45,7 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
         other_tables=context.other_tables(),
         dead_outputs=context.dead_outputs(),
         memory_limit_bytes=memory_limit_bytes,
+        checkpoint=context.checkpoint,
     )
     size = search.orphan_bytes + sum(file.size_bytes for file in search.dead)
     check_caps(settings, files=len(search.orphans) + len(search.dead), size_bytes=size, of_files=search.listed)

@@ -56,6 +56,8 @@ class _Run:
     settings: RewriteManifests
     table: Table
     snapshot_id: int
+    total_bytes: int
+    done_bytes: int = 0
     written: list[str] = field(default_factory=list)
 
 
@@ -90,7 +92,8 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     groups = select_manifests(table.metadata, manifests, settings, group_bytes(memory_limit_bytes))
     if not groups:
         return _unchanged(request, snapshot.snapshot_id, "no manifest needs rewriting", started)
-    run_ = _Run(request, context, settings, table, table.metadata.new_snapshot_id())
+    total = sum(group.size_bytes for group in groups)
+    run_ = _Run(request, context, settings, table, table.metadata.new_snapshot_id(), total)
     try:
         rewritten = [_rewrite(run_, group) for group in groups]
         committed = commit_replace(
@@ -107,6 +110,7 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
         raise
     now = {one.manifest_path for one in snapshot_manifests(committed.table, committed.snapshot_id)}
     kept = [one for one in rewritten if any(new.manifest_path in now for new in one.manifests) or not one.manifests]
+    delete_quietly(table, [new.manifest_path for one in rewritten if one not in kept for new in one.manifests])
     before = sum(len(one.group.manifests) for one in kept)
     after = sum(len(one.manifests) for one in kept)
     return OperationResult(
@@ -157,6 +161,8 @@ def _rewrite(run_: _Run, group: ManifestGroup) -> _Rewritten:
             for entry in raw_entries(manifest, data, how):
                 before.add(entry[1])
                 yield entry
+            run_.done_bytes += manifest.manifest_length
+            run_.context.progress(run_.done_bytes, run_.total_bytes, "bytes")
 
     positions = clustering_fields(metadata, run_.settings, group.spec_id)
     shape = Shape(metadata, group.content, group.spec_id, run_.snapshot_id, positions)
