@@ -16,12 +16,17 @@ from harness.services.running import use
 from harness.spark_sql import SparkSql
 from trino.dbapi import connect
 
+TELLING = (
+    "v2 evolved-spec equality-of-nulls dropped+added sharing-branch",  # which DuckDB cannot read
+    "v3 bucket vectors+equality no-field-ids branch",
+    "v3 identity position+equality default staged",
+)
 Row = dict[str, Any]
 Query = Callable[[str], list[Row]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    parametrize(metafunc, most=16)
+    parametrize(metafunc, most=13, also=TELLING)
 
 
 @pytest.fixture(scope="session")
