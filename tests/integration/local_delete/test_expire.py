@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.merge_on_read import position_delete
+from harness.merge_on_read import equality_delete, position_delete
 from harness.tables import (
     FakeContext,
     append_files,
@@ -27,10 +27,10 @@ from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownExcept
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.statistics import BlobMetadata, StatisticsFile
-from pyiceberg.types import LongType
+from pyiceberg.types import LongType, StringType
 
 from airflow_provider_floe.engines.base import OperationResult
-from airflow_provider_floe.engines.local import deletion, expire
+from airflow_provider_floe.engines.local import deletion, expire, rewrite_data
 from airflow_provider_floe.errors import (
     CommitConflict,
     CommitOutcomeUnknown,
@@ -40,7 +40,7 @@ from airflow_provider_floe.errors import (
     UnsafeOperation,
 )
 from airflow_provider_floe.iceberg.retention import expire_work
-from airflow_provider_floe.policies.model import ExpireSnapshots
+from airflow_provider_floe.policies.model import ExpireSnapshots, RewriteDataFiles
 from airflow_provider_floe.tables import Operation
 
 
@@ -298,6 +298,26 @@ def test_statistics_go_with_their_snapshot(tmp_path: Path) -> None:
     assert [s.snapshot_id for s in table.metadata.statistics] == [kept]
     assert not paths[gone].exists()
     assert paths[kept].exists()
+
+
+def test_a_schema_stays_for_the_column_that_an_equality_delete_compares(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 2)
+    equality_delete(table, rows(5, 1), ["text"])
+    with table.update_schema() as update:
+        update.delete_column("text")
+    with table.update_schema() as update:
+        update.add_column("other", StringType())
+    table.append(rows(100, 10).drop(["text"]))
+    result = run(table, policy(clean_expired_metadata=True))
+    table.refresh()
+    assert "removed 1 unused schemas" in result.message
+    assert [schema.schema_id for schema in table.metadata.schemas] == [0, table.metadata.current_schema_id]
+    assert not run(table, policy(clean_expired_metadata=True)).changed
+    request = request_for(table, Operation.REWRITE_DATA_FILES, RewriteDataFiles())
+    assert rewrite_data.run(request, context_for(table), 256 * 1024**2).changed
+    assert table.refresh().scan().to_arrow()["id"].sort().to_pylist() == [*range(5), *range(6, 20), *range(100, 110)]
+    assert run(table, policy(clean_expired_metadata=True)).changed
+    assert [schema.schema_id for schema in table.refresh().metadata.schemas] == [table.metadata.current_schema_id]
 
 
 def test_unused_schemas_and_specs_go_when_asked(tmp_path: Path) -> None:
