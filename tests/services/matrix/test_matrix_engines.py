@@ -12,10 +12,16 @@ from harness.feature_maintenance import kept_snapshots, maintain
 from harness.feature_tables import Combination, Warehouse, build, expected_ids, expected_rows
 from harness.spark_sql import SparkSql
 from pyiceberg.table import Table
+from pyspark.errors.exceptions.connect import SparkConnectException
+from trino.exceptions import TrinoQueryError
 
 pytestmark = pytest.mark.services
 
 Row = dict[str, Any]
+UNREADABLE = {"spark": "multiple fields for name text", "trino": '"column" is null'}
+"""Words of Spark 4.1 with Iceberg 1.11, and of Trino 483, where equality deletes compare a column that was dropped and
+another bears its name now. So they read such a table before its maintenance, and a branch that still has such deletes.
+"""
 COPIED, UPDATED, MERGED_AWAY, NEW, DELETED = (0, 3), 5, (12, 16), 2000, 17
 
 
@@ -36,8 +42,19 @@ def test_engines_read_and_write_what_was_maintained(
     assert by_trino(trino, name) == rows
     for ref, ids in expected_ids(combination).items():
         told = str(kept_snapshots(table)[ref]) if ref == "staged" else f"'{ref}'"
-        assert [row[0] for row in spark(f"SELECT id FROM lake.{name} VERSION AS OF {told} ORDER BY id")] == ids
-        assert [row["id"] for row in trino(f"SELECT id FROM lake.{name} FOR VERSION AS OF {told} ORDER BY id")] == ids
+        of_spark = f"SELECT id FROM lake.{name} VERSION AS OF {told} ORDER BY id"
+        of_trino = f"SELECT id FROM lake.{name} FOR VERSION AS OF {told} ORDER BY id"
+        if ref == "sharing" and (combination["deletes"], combination["schema"]) == (
+            "equality-of-nulls",
+            "dropped+added",
+        ):
+            with pytest.raises(SparkConnectException, match=UNREADABLE["spark"]):
+                spark(of_spark)
+            with pytest.raises(TrinoQueryError, match=UNREADABLE["trino"]):
+                trino(of_trino)
+            continue
+        assert [row[0] for row in spark(of_spark)] == ids
+        assert [row["id"] for row in trino(of_trino)] == ids
 
     written = write_on(spark, name, table, rows)
     assert by_spark(spark, name) == written
