@@ -1,4 +1,4 @@
-"""Schemas that are kept for the sake of columns which the table dropped, but equality deletes still compare."""
+"""Schemas that are kept for columns which the table dropped, but its deletes or partition specs still speak of."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from pyiceberg.table.snapshots import Snapshot
 from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
 
 
-def schemas_of_deletes(table: Table, snapshots: Iterable[Snapshot], unused: Collection[int]) -> set[int]:
-    """Of schemas that no snapshot names, those without which equality deletes of the snapshots could not be applied.
+def schemas_of_dropped_columns(
+    table: Table, snapshots: Iterable[Snapshot], unused: Collection[int], unused_specs: Collection[int]
+) -> set[int]:
+    """Of schemas that no snapshot names, those that alone tell the type of a column that files still depend on.
 
-    A reader looks for the type of a compared column in all schemas, and fails where none has it.
+    Readers look in all schemas for a column that an equality delete compares, and fail where none has it; manifests of
+    an old spec are written with the types of the columns that it partitions by.
 
+    :param snapshots: those whose files are kept.
     :param unused: ids of the schemas.
+    :param unused_specs: ids of the partition specs of which no file is kept.
     """
     if not unused:
         return set()
@@ -27,6 +32,8 @@ def schemas_of_deletes(table: Table, snapshots: Iterable[Snapshot], unused: Coll
         if manifest.content == ManifestContent.DELETES
     }
     missing = {one for file in live_files(table.io, list(manifests.values())) for one in file.equality_ids or ()}
+    specs = [spec for spec in table.metadata.partition_specs if spec.spec_id not in unused_specs]
+    missing |= {field.source_id for spec in specs for field in spec.fields}
     newest_first = sorted(table.metadata.schemas, key=lambda schema: schema.schema_id, reverse=True)
     for schema in newest_first:
         if schema.schema_id not in unused:

@@ -24,7 +24,7 @@ from airflow_provider_floe.engines.local.expire_commit import (
     restore_lost_refs,
 )
 from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError, RetentionRefused, UnsafeOperation
-from airflow_provider_floe.iceberg.dropped_columns import schemas_of_deletes
+from airflow_provider_floe.iceberg.dropped_columns import schemas_of_dropped_columns
 from airflow_provider_floe.iceberg.listing import file_size
 from airflow_provider_floe.iceberg.reachability import (
     ReachableFile,
@@ -135,18 +135,18 @@ def _removal(table: Table, settings: ExpireSnapshots, plan: ExpirePlan) -> Remov
 
 
 def _unused(table: Table, plan: ExpirePlan) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Schemas and partition specs that no snapshot kept, nor its deletes, use."""
+    """Schemas and partition specs that neither a snapshot kept nor its files use."""
     metadata = table.metadata
     kept = [s for s in metadata.snapshots if s.snapshot_id not in plan.snapshot_ids]
     schemas = {schema.schema_id for schema in metadata.schemas} - {metadata.current_schema_id}
     schemas -= {s.schema_id for s in kept if s.schema_id is not None}
     if any(s.schema_id is None for s in kept):
         schemas = set()
-    schemas -= schemas_of_deletes(table, kept, schemas)
     specs = {spec.spec_id for spec in metadata.partition_specs} - {metadata.default_spec_id}
     if specs:
         for _, manifests in read_manifest_lists(table, kept):
             specs -= {manifest.partition_spec_id for manifest in manifests}
+    schemas -= schemas_of_dropped_columns(table, kept, schemas, specs)
     return tuple(sorted(schemas)), tuple(sorted(specs))
 
 

@@ -320,6 +320,21 @@ def test_a_schema_stays_for_the_column_that_an_equality_delete_compares(tmp_path
     assert [schema.schema_id for schema in table.refresh().metadata.schemas] == [table.metadata.current_schema_id]
 
 
+def test_a_schema_stays_for_the_column_that_an_old_spec_partitions_by(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 2, parts=("a", "b"))
+    with table.update_spec() as spec:
+        spec.remove_field("part")
+    with table.update_schema() as update:
+        update.delete_column("part")
+    table.append(rows(100, 10).drop(["part"]))
+    run(table, policy(clean_expired_metadata=True))
+    assert [schema.schema_id for schema in table.refresh().metadata.schemas] == [0, 1]
+    request = request_for(table, Operation.REWRITE_DATA_FILES, RewriteDataFiles(strategy="SORT", sort_order=["id"]))
+    assert rewrite_data.run(request, context_for(table), 256 * 1024**2).changed
+    assert sorted(tuple(file.partition) for file in data_files(table.refresh())) == [(), ("a",), ("b",)]
+    assert len(rows_digest(table)) == 50
+
+
 def test_unused_schemas_and_specs_go_when_asked(tmp_path: Path) -> None:
     table = small_files(lake(tmp_path), 2)
     with table.update_schema() as update:
