@@ -29,7 +29,7 @@ from pyiceberg.table.update import (
     UpgradeFormatVersionUpdate,
 )
 
-from airflow_provider_floe.engines.local.pyiceberg_commit import commit_table
+from airflow_provider_floe.engines.local.pyiceberg_commit import commit_table, write_metadata
 from airflow_provider_floe.engines.local.pyiceberg_lists import next_row_id, write_list
 from airflow_provider_floe.engines.local.pyiceberg_manifests import (
     file_key,
@@ -49,11 +49,13 @@ LINEAGE_SCHEMA = (
 def upgrade(table: Table) -> Table:
     """Make a table of an older version one of version 3, as an engine's upgrade does; refreshed.
 
-    A REST catalog does it itself; of others, the metadata file is changed in place.
+    A REST catalog does it itself; of others, the metadata file is changed in place, and written by this package's code
+    from then on.
     """
     if isinstance(table.catalog, RestCatalog):
         table.catalog.commit_table(table, (), (UpgradeFormatVersionUpdate(format_version=3),))
         return table.refresh()
+    table.catalog._write_metadata = write_metadata  # type: ignore[attr-defined]
     with table.io.new_input(table.metadata_location).open() as source:
         metadata = json.loads(source.read())
     with table.io.new_output(table.metadata_location).create(overwrite=True) as target:
