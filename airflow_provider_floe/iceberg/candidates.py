@@ -74,7 +74,8 @@ class Candidates:
     """Collects the candidates among the files that it is shown, in their order.
 
     :ivar places: spec and partition of the candidates, numbered as they came.
-    :ivar size, records: bytes and rows of each candidate.
+    :ivar size: bytes of each candidate.
+    :ivar records: rows of each.
     :ivar where: where each candidate stands: the number of its manifest, and behind 32 bits its place among the live
         files of it.
     :ivar place: number of each candidate's partition.

@@ -24,10 +24,14 @@ Bools = npt.NDArray[np.bool_]
 class GroupColumns:
     """Groups in the order in which to rewrite them.
 
-    :ivar places: spec and partition by number; :ivar place: the number of each group's.
-    :ivar first, count: which of the files in ``where`` are a group's.
-    :ivar size, records, files_out: bytes and rows that are read for each group, and files that it becomes.
-    :ivar where: of the groups' files; see :class:`~airflow_provider_floe.iceberg.candidates.Candidates`.
+    :ivar places: spec and partition by number.
+    :ivar place: number of each group's place.
+    :ivar first: where a group's files begin in ``where``.
+    :ivar count: how many they are.
+    :ivar size: bytes of them.
+    :ivar records: rows of them.
+    :ivar files_out: files that a group is expected to become.
+    :ivar where: of the files of all groups; see :class:`~airflow_provider_floe.iceberg.candidates.Candidates`.
     :ivar small: number of the groups' files that are too small.
     """
 
@@ -117,7 +121,8 @@ class _Columns:
         """Whether rewriting each group leaves the table better off, by more than the next rewrite would find again.
 
         :param rows: of all groups, one group after the other.
-        :param first: where each group begins in them; :param count: how many are its.
+        :param first: where each group begins in them.
+        :param count: how many are its.
         :param moves: the files are written under another spec.
         :param alone: each group holds all candidates of its partition. Only then may it wait for more files to come:
             beside other groups, what they leave behind would count as that company.

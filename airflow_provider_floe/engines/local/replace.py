@@ -32,7 +32,8 @@ from airflow_provider_floe.iceberg.manifests import data_file, first_row_id
 class Replacement:
     """Data files for data files.
 
-    :ivar groups: of the whole run; :ivar numbers: those whose files go.
+    :ivar groups: of the whole run.
+    :ivar numbers: of the groups whose files go.
     :ivar added: data files that come, with their spec id set.
     :ivar sequence_number: data sequence number of the added files; None gives them the commit's own.
     :ivar moved: some files come under another partition spec, where later equality deletes do not find them.
@@ -191,7 +192,9 @@ def _changes(
 ) -> dict[str, str]:
     """A snapshot summary.
 
-    :param before: totals of the head; :param went: counts of what leaves; :param partitions: that it leaves.
+    :param before: totals of the head.
+    :param went: counts of what leaves.
+    :param partitions: number of those that it leaves.
     """
     came = Counter[str]()
     for file in added:
