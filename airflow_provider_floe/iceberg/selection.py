@@ -54,7 +54,6 @@ __all__ = [
     "manifest_work",
     "rewrite_mark",
     "rewrite_work",
-    "select_file_groups",
     "select_rewrite",
     "survey_table",
     "target_file_size",
@@ -235,13 +234,6 @@ def _row(file: LiveFile) -> DataRow:
         file.file_sequence_number,
         file.first_row_id,
     )
-
-
-def select_file_groups(
-    metadata: TableMetadata, files: Sequence[LiveFile], settings: RewriteDataFiles
-) -> Sequence[FileGroup]:
-    """The groups of :func:`select_rewrite`, where the settings have no filter."""
-    return select_rewrite(metadata, files, settings).groups
 
 
 def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveFile] | None = None) -> Work:
