@@ -114,12 +114,18 @@ def size_of(files: Sequence[LiveFile]) -> int:
     return sum(file.file_size_bytes for file in files)
 
 
+SIZES = st.one_of(
+    st.integers(0, 100), st.sampled_from([500, 501, 600, 749, 750, 1000, 1800, 1801]), st.integers(0, 3000)
+)
+"""In bytes, those where a rule turns among them."""
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[list[LiveFile], dict[str, Any]]:
     wanted: dict[str, Any] = draw(
         st.fixed_dictionaries(
             {
-                "strategy": st.sampled_from(["BINPACK", "SORT", "ZORDER"]),
+                "strategy": st.sampled_from(["BINPACK", "BINPACK", "SORT", "ZORDER"]),
                 "max_file_group_size_bytes": st.sampled_from([300, 1000, 1500, 5000, 10**9]),
                 "rewrite_job_order": st.sampled_from(["NONE", "BYTES_ASC", "BYTES_DESC", "FILES_ASC", "FILES_DESC"]),
                 "delete_file_threshold": st.integers(1, 2),
@@ -129,21 +135,23 @@ def tables(draw: st.DrawFn) -> tuple[list[LiveFile], dict[str, Any]]:
     )
     if wanted["strategy"] == "ZORDER":
         wanted["z_order_columns"] = ["id"]
+    places = draw(st.sampled_from([[(0, "a")], [(0, "a"), (0, "b")], [(0, "a"), (0, "b"), (0, None), (1, "a")]]))
+    size = draw(st.sampled_from([SIZES, st.sampled_from([10, 600])]))
     mark = rewrite_mark(metadata(SORTED), RewriteDataFiles(target_file_size_bytes=TARGET, **wanted))
     files = [
         LiveFile(
             path=f"file:///table/data/{mark + '-' if draw(st.booleans()) else ''}{number}.parquet",
             content=FileContent.DATA,
             file_format="PARQUET",
-            spec_id=draw(st.sampled_from([0, 0, 0, 1])),
-            partition=(draw(st.sampled_from(["a", "b", None])),),
+            spec_id=spec_id,
+            partition=(part,),
             record_count=number,
-            file_size_bytes=draw(st.integers(0, 3000)),
+            file_size_bytes=draw(size),
             sequence_number=draw(st.integers(1, 4)),
             file_sequence_number=draw(st.sampled_from([None, 2, 5])),
             sort_order_id=draw(st.sampled_from([None, 7])),
         )
-        for number in range(draw(st.integers(0, 20)))
+        for number, (spec_id, part) in enumerate(draw(st.lists(st.sampled_from(places), max_size=20)))
     ]
     deletes = [
         LiveFile(
@@ -157,7 +165,7 @@ def tables(draw: st.DrawFn) -> tuple[list[LiveFile], dict[str, Any]]:
             sequence_number=draw(st.integers(1, 5)),
             referenced_data_file=draw(st.sampled_from([None, *(file.path for file in files)])),
         )
-        for number in range(draw(st.integers(0, 3)))
+        for number in range(draw(st.sampled_from([0, 0, 1, 3])))
     ]
     return [*files, *deletes], wanted
 
