@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.manifest import ManifestContent, ManifestFile, construct_partition_summaries, write_manifest_list
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
+from pyiceberg.serializers import ToOutputFile
 from pyiceberg.table import Table
-from pyiceberg.table.refs import SnapshotRefType
+from pyiceberg.table.refs import SnapshotRef, SnapshotRefType
 from pyiceberg.table.snapshots import Operation, Snapshot, Summary
-from pyiceberg.table.update import AddSnapshotUpdate, AssertTableUUID, SetSnapshotRefUpdate
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import IntegerType, LongType, NestedField, StringType
@@ -133,30 +133,39 @@ def register(table: Table, name: str) -> Table:
 
 
 def commit(table: Table, snapshots: Iterable[tuple[int, list[ManifestFile]]], timestamps_ms: Iterator[int]) -> None:
-    """Add snapshots of these ids with these manifests, one after the other, and let branch main end at the last."""
-    parent, number = None, table.last_sequence_number
-    updates: list[AddSnapshotUpdate | SetSnapshotRefUpdate] = []
-    for snapshot_id, manifests in snapshots:
-        number += 1
+    """Give an empty table snapshots of these ids with these manifests, branch main at the last.
+
+    All in one new metadata file: adding snapshots one by one takes time by the square of their number.
+    """
+    found: list[Snapshot] = []
+    parent: int | None = None
+    for number, (snapshot_id, manifests) in enumerate(snapshots, 1):
         path = f"{table.location()}/metadata/snap-{snapshot_id}.avro"
         with write_manifest_list(2, table.io.new_output(path), snapshot_id, parent, number, "deflate") as writer:
             writer.add_manifests(manifests)
-        snapshot = Snapshot(
-            snapshot_id=snapshot_id,
-            parent_snapshot_id=parent,
-            sequence_number=number,
-            timestamp_ms=next(timestamps_ms),
-            manifest_list=path,
-            summary=Summary(Operation.APPEND, **{"total-records": "1", "total-data-files": "1"}),
-            schema_id=0,
+        found.append(
+            Snapshot(
+                snapshot_id=snapshot_id,
+                parent_snapshot_id=parent,
+                sequence_number=number,
+                timestamp_ms=next(timestamps_ms),
+                manifest_list=path,
+                summary=Summary(Operation.APPEND, **{"total-records": "1", "total-data-files": "1"}),
+                schema_id=0,
+            )
         )
-        updates.append(AddSnapshotUpdate(snapshot=snapshot))
         parent = snapshot_id
-    if parent is not None:
-        branch = SnapshotRefType.BRANCH
-        head = {"max_ref_age_ms": None, "max_snapshot_age_ms": None, "min_snapshots_to_keep": None}
-        updates.append(SetSnapshotRefUpdate(ref_name="main", type=branch, snapshot_id=parent, **head))
-    table.catalog.commit_table(table, (AssertTableUUID(uuid=table.metadata.table_uuid),), tuple(updates))
+    changes = {
+        "snapshots": found,
+        "current_snapshot_id": parent,
+        "last_sequence_number": len(found),
+        "last_updated_ms": found[-1].timestamp_ms,
+        "refs": {"main": SnapshotRef(snapshot_id=parent, snapshot_ref_type=SnapshotRefType.BRANCH)},
+    }
+    location = f"{table.location()}/metadata/00001-made.metadata.json"
+    ToOutputFile.table_metadata(table.metadata.model_copy(update=changes), table.io.new_output(location))
+    table.catalog.drop_table(table.name())
+    table.catalog.register_table(table.name(), location)
     table.refresh()
 
 
@@ -175,12 +184,9 @@ def _header(table: Table) -> bytes:
 
 
 def _entry(rnd: random.Random, path: str, partition: int, records: int, size: int) -> bytes:
-    ids = range(1, COLUMNS + 1)
     few = _long(records)
-    sizes = b"".join(_long(i) + _long(rnd.randrange(1, 1 << 22)) for i in ids)
-    counts = b"".join(_long(i) + few for i in ids)
-    bounds = b"".join(_long(i) + _bound(rnd, i) for i in (*ids, *ids))
-    half = len(bounds) // 2
+    counts = b"".join([key + few for key in _KEYS])
+    sizes, bounds = _metrics()[rnd.randrange(_VARIANTS)]
     start, end = b"\x02" + _long(COLUMNS), b"\x00"
     return b"".join(
         (
@@ -195,8 +201,7 @@ def _entry(rnd: random.Random, path: str, partition: int, records: int, size: in
             start + counts + end,
             start + _NO_NULLS + end,
             b"\x02\x00",  # no counts of NaN
-            start + bounds[:half] + end,
-            start + bounds[half:] + end,
+            bounds,
             b"\x00",  # no key metadata
             b"\x02\x02\x08\x00",  # split offsets: 4
             b"\x00",  # no equality ids
@@ -205,12 +210,26 @@ def _entry(rnd: random.Random, path: str, partition: int, records: int, size: in
     )
 
 
+@cache
+def _metrics() -> list[tuple[bytes, bytes]]:
+    """Sizes of columns, and bounds, of many files: more than deflate can find again in its window."""
+    rnd = random.Random(COLUMNS)
+    ids = range(1, COLUMNS + 1)
+    start, end = b"\x02" + _long(COLUMNS), b"\x00"
+    found = []
+    for _ in range(_VARIANTS):
+        sizes = b"".join(_long(i) + _long(rnd.randrange(1, 1 << 22)) for i in ids)
+        lower, upper = (b"".join(_long(i) + _bound(rnd, i) for i in ids) for _ in range(2))
+        found.append((sizes, start + lower + end + start + upper + end))
+    return found
+
+
 def _bound(rnd: random.Random, column: int) -> bytes:
     if column == 1:
         return b"\x08" + struct.pack("<i", rnd.randrange(1 << 30))
     if column % 2:
         return b"\x10" + struct.pack("<q", rnd.randrange(1 << 40))
-    return b"\x20" + os.urandom(8).hex().encode()
+    return b"\x20" + rnd.randbytes(8).hex().encode()
 
 
 def _long(value: int) -> bytes:
@@ -228,6 +247,8 @@ def _text(value: str) -> bytes:
     return _long(len(data)) + data
 
 
+_VARIANTS = 4_096
+_KEYS = [_long(i) for i in range(1, COLUMNS + 1)]
 _NO_NULLS = b"".join(_long(i) + b"\x00" for i in range(1, COLUMNS + 1))
 
 
