@@ -20,12 +20,12 @@ from pathlib import Path
 
 import metadata_tables
 from measured_context import MeasuredContext, request
-from pyiceberg.manifest import ManifestFile
+from pyiceberg.manifest import ManifestFile, read_manifest_list
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
 
 from airflow_provider_floe.engines.local import expire
-from airflow_provider_floe.iceberg.manifests import read_ahead, snapshot_manifests
-from airflow_provider_floe.iceberg.reachability import reachable
+from airflow_provider_floe.iceberg.reachability import ReferenceWalk, reachable
 from airflow_provider_floe.policies.model import ExpireSnapshots
 from airflow_provider_floe.tables import Operation
 
@@ -50,10 +50,8 @@ def main() -> None:
         peer = metadata_tables.register(table, "peer")
         metadata = len(Path(table.metadata_location.removeprefix("file://")).read_bytes())
         print(f"{snapshots:,} snapshots ({metadata / 1e6:.1f} MB of metadata), all but {KEPT} expire")
-        ids = [snapshot.snapshot_id for snapshot in table.metadata.snapshots]
-        manifests = {m.manifest_path: m for one in ids for m in snapshot_manifests(table, one)}
-        read = measured("reading every manifest once (limit)", lambda: scan(table, [*manifests.values()]))
-        some = ids[:: max(1, snapshots // NAIVE)]
+        read = measured("reading lists and manifests once (limit)", lambda: read_once(table))
+        some = table.metadata.snapshots[:: max(1, snapshots // NAIVE)]
         naive = measured(f"naive reader, {len(some)} snapshots", lambda: naively(table, some))
         theirs = measured(f"pyiceberg, {PEER} snapshots, no deletion", lambda: pyiceberg_expires(peer))
         theirs *= (snapshots - KEPT) / PEER
@@ -101,20 +99,17 @@ def pyiceberg_expires(table: Table) -> None:
     expiry.by_ids([snapshot.snapshot_id for snapshot in table.metadata.snapshots[:PEER]]).commit()
 
 
-def naively(table: Table, snapshot_ids: list[int]) -> None:
+def naively(table: Table, snapshots: list[Snapshot]) -> None:
     """Every manifest of each snapshot, with pyiceberg."""
-    for snapshot_id in snapshot_ids:
-        for manifest in snapshot_manifests(table, snapshot_id):
+    for snapshot in snapshots:
+        for manifest in read_manifest_list(table.io.new_input(snapshot.manifest_list)):
             manifest.fetch_manifest_entry(table.io)
 
 
-def scan(table: Table, manifests: list[ManifestFile]) -> None:
-    """What cannot be saved: each manifest's bytes, decoded as expiry decodes them."""
-    from airflow_provider_floe.iceberg.manifests import decode_files
-
-    for manifest, data in read_ahead(table.io, manifests):
-        for _ in decode_files(manifest, data):
-            continue
+def read_once(table: Table) -> None:
+    """What cannot be saved: the bytes of each manifest list and manifest, decoded as expiry decodes them."""
+    for _ in ReferenceWalk().new_batches(table):
+        continue
 
 
 def check(table: Table) -> None:

@@ -86,18 +86,18 @@ def read_header(data: bytes, path: str) -> Header:
     if data[: len(_MAGIC)] != _MAGIC:
         raise TableUnreadable(f"{path} is not an Avro file: it starts with {data[:4]!r}")
     try:
-        # The fast decoder trusts every length that it reads: a cut-off header must not reach it.
-        decoder = StreamingBinaryDecoder(data)
-        decoder.skip(len(_MAGIC))
         metadata: dict[str, bytes] = {}
-        while count := decoder.read_int():
+        place = len(_MAGIC)
+        count, place = _long(data, place)
+        while count:
             if count < 0:
                 count = -count
-                decoder.skip_int()
+                _, place = _long(data, place)
             for _ in range(count):
-                key = decoder.read_utf8()
-                metadata[key] = decoder.read_bytes()
-        size = decoder.tell() + _SYNC_BYTES
+                key, place = _bytes(data, place)
+                metadata[key.decode()], place = _bytes(data, place)
+            count, place = _long(data, place)
+        size = place + _SYNC_BYTES
     except Exception as error:
         raise _undecodable(path, error) from error
     if size > len(data):
@@ -105,6 +105,25 @@ def read_header(data: bytes, path: str) -> Header:
     if "avro.schema" not in metadata:
         raise TableUnreadable(f"{path} has no Avro schema in its header")
     return Header(metadata, size)
+
+
+def _long(data: bytes, place: int) -> tuple[int, int]:
+    """A number and the place behind it; the fast decoder trusts every length, and would read on behind the end."""
+    value = shift = 0
+    while True:
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), place
+        shift += 7
+
+
+def _bytes(data: bytes, place: int) -> tuple[bytes, int]:
+    length, place = _long(data, place)
+    if not 0 <= length <= len(data) - place:
+        raise EOFError(f"{length} bytes are said to follow byte {place} of {len(data)}")
+    return data[place : place + length], place + length
 
 
 def read_blocks(data: bytes, projection: Projection, path: str) -> Iterator[Block]:

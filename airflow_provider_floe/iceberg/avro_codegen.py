@@ -130,6 +130,10 @@ class _Generator:
         """Hold a length or count against the bytes left: even the smallest value takes one."""
         self._line(indent, f"if not 0 <= {length} <= size - tell(): damaged(tell(), {length}, size)")
 
+    def _inside(self, indent: int) -> None:
+        """Records of an array take several bytes each, so their count alone does not tell that they are there."""
+        self._line(indent, "if tell() >= size: damaged(tell(), 1, size)")
+
     def _record(self, schema: Any, indent: int) -> None:
         """The entry and its nested ``data_file``: wanted fields into their slots, the others skipped."""
         for field in schema["fields"]:
@@ -217,6 +221,9 @@ class _Generator:
                 f"    sk({start} - tell())",
                 f"rib({{count}}, {target})",
             ]
+        elif kind_of(items) == "record":
+            self._read_records(items, target, indent)
+            return
         else:
             raise ValueError(f"arrays of {items!r} cannot be read")
         self._line(indent, f"{target} = {empty}")
@@ -224,6 +231,19 @@ class _Generator:
         def lines(count: str, deep: int) -> None:
             for line in step:
                 self._line(deep, line.format(count=count))
+
+        self._blocks(indent, skips_whole=False, step=lines)
+
+    def _read_records(self, record: Any, target: str, indent: int) -> None:
+        """Into a list of the values of each, as manifest lists tell of partitions."""
+        self._line(indent, f"{target} = []")
+
+        def lines(count: str, deep: int) -> None:
+            value = self._variable()
+            self._line(deep, f"for _ in range({count}):")
+            self._inside(deep + 1)
+            self._read(record, value, deep + 1)
+            self._line(deep + 1, f"{target}.append({value})")
 
         self._blocks(indent, skips_whole=False, step=lines)
 
@@ -292,10 +312,8 @@ class _Generator:
             self._line(indent, f"else: over(d, size, {count})")
         else:
             self._line(indent, f"for _ in range({count}):")
-            before = len(self._lines)
+            self._inside(indent + 1)
             self._skip(items, indent + 1)
-            if len(self._lines) == before:
-                self._line(indent + 1, "pass")
 
 
 _READS = {"int": "ri()", "long": "ri()", "boolean": "rbo()", "float": "rf()", "double": "rd()", "null": "None"}

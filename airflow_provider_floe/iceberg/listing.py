@@ -139,6 +139,8 @@ def file_size(io: FileIO, path: str) -> int | None:
 
 def local_path(io: FileIO, path: str) -> str | None:
     """The path in the local file system, None when it is elsewhere."""
+    if path.startswith("file:///"):
+        return path[7:]
     scheme, authority, rest = split(path)
     scheme = scheme or str(io.properties.get("DEFAULT_SCHEME", "file"))
     return rest if scheme == "file" and authority in ("", "localhost") else None

@@ -7,20 +7,19 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from pyiceberg.avro.file import AvroFile
 from pyiceberg.io import FileIO, InputFile
 from pyiceberg.manifest import (
     MANIFEST_LIST_FILE_SCHEMAS,
     UNASSIGNED_SEQ,
     ManifestContent,
     ManifestFile,
-    PartitionFieldSummary,
 )
 from pyiceberg.table import Table
 
 from airflow_provider_floe.errors import TableUnreadable
 from airflow_provider_floe.iceberg.avro import Projection, Row, read_rows
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
+from airflow_provider_floe.iceberg.manifest_lists import decode_list
 
 _NAN = float("nan")
 """The one NaN in partition tuples: Python takes two of them for different, and so would part files of one partition."""
@@ -84,13 +83,8 @@ def snapshot_manifests(table: Table, snapshot_id: int | None = None) -> list[Man
 
 def read_list(file: InputFile) -> list[ManifestFile]:
     """The manifests that a manifest list names, with what only format version 3 has and pyiceberg leaves out."""
-    with AvroFile[ManifestFile](
-        file,
-        MANIFEST_LIST_FILE_SCHEMAS[3],
-        read_types={-1: ManifestFile, 508: PartitionFieldSummary},
-        read_enums={517: ManifestContent},
-    ) as reader:
-        return list(reader)
+    with file.open() as stream:
+        return decode_list(stream.read(), file.location)
 
 
 def first_row_id(manifest: ManifestFile) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -17,6 +17,8 @@ from urllib.parse import unquote
 _URI = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://([^/]*)(.*)$", re.DOTALL)
 _OPAQUE = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+):(/.*)$", re.DOTALL)
 _UNUSUAL = re.compile(r"%|//|(?:^|/)\.")
+_NOT_PLAIN = re.compile(r"%|//|/\.|/(?=\n|\Z)|\n(?!/)")
+_STORE = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*://[^/]*|[A-Za-z][A-Za-z0-9+.\-]+:(?=/))?")
 
 _SCHEMES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb", "gcs": "gs"}
 
@@ -92,6 +94,24 @@ def path_key(text: str) -> str:
     if (match := _URI.match(text)) or (match := _OPAQUE.match(text)):
         text = match[match.lastindex or 0]
     return _clean(text)
+
+
+def store_of(text: str) -> str:
+    """Scheme and authority as they are written at the beginning of a path, with what parts them from the rest."""
+    return _STORE.match(text)[0]  # type: ignore[index]
+
+
+def path_keys(paths: Sequence[str]) -> list[str]:
+    """:func:`path_key` of many paths, much faster when they lie in one store and are normalised as they are."""
+    if not paths:
+        return []
+    store = store_of(paths[0])
+    lines = "\n" + "\n".join(paths)
+    rest = lines.replace("\n" + store, "\n")
+    in_one_store = len(lines) - len(rest) == len(store) * len(paths)
+    if in_one_store and rest.count("\n") == len(paths) and not _NOT_PLAIN.search(rest):
+        return rest[1:].split("\n")
+    return [path_key(path) for path in paths]
 
 
 def _clean(path: str) -> str:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Set
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from enum import StrEnum
-from functools import partial
+from typing import NamedTuple
 
-from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
-from airflow_provider_floe.errors import UnsafeOperation
-from airflow_provider_floe.iceberg.files import FileContent
+from airflow_provider_floe.errors import TableUnreadable, UnsafeOperation
+from airflow_provider_floe.iceberg.avro import Projection, read_rows
+from airflow_provider_floe.iceberg.fetching import fetched
 from airflow_provider_floe.iceberg.listing import in_batches
-from airflow_provider_floe.iceberg.manifests import decode_files, read_ahead, snapshot_manifests
-from airflow_provider_floe.iceberg.paths import path_key
+from airflow_provider_floe.iceberg.manifest_lists import ListedManifest, listed_manifests
+from airflow_provider_floe.iceberg.manifests import DELETED
+from airflow_provider_floe.iceberg.paths import path_key, path_keys
 
-_LIST_READERS = 8
+_LISTS_AT_ONCE = 64
+_FILES = Projection((0, 134, 100, 104), frozenset((0, 100, 104)))
+"""Status, content, path and size: all that reachability asks."""
 
 
 class FileKind(StrEnum):
@@ -33,17 +34,39 @@ class FileKind(StrEnum):
     STATISTICS = "statistics file"
 
 
-@dataclass(frozen=True, slots=True)
-class ReachableFile:
+class ReachableFile(NamedTuple):
     """One referenced file.
 
     :ivar kind: deletion vectors and the Puffin files that hold them are DELETES.
-    :ivar size_bytes: as metadata says; None where it does not (manifest lists, metadata files).
+    :ivar size_bytes: None for metadata files, whose size nothing tells.
     """
 
     path: str
     kind: FileKind
     size_bytes: int | None
+
+
+class Found(NamedTuple):
+    """Referenced files of one kind, in columns: there are millions."""
+
+    kind: FileKind
+    paths: Sequence[str]
+    sizes: Sequence[int | None]
+
+    def files(self) -> Iterator[ReachableFile]:
+        """The same, one by one."""
+        return (ReachableFile(path, self.kind, size) for path, size in zip(self.paths, self.sizes, strict=True))
+
+
+class ReadList(NamedTuple):
+    """A snapshot with what its manifest list names.
+
+    :ivar size_bytes: of the manifest list.
+    """
+
+    snapshot: Snapshot
+    size_bytes: int
+    manifests: list[ListedManifest]
 
 
 class ReferenceWalk:
@@ -57,6 +80,8 @@ class ReferenceWalk:
         self._lists: set[str] = set()
         self._manifests: set[str] = set()
         self._metadata_location: str | None = None
+        self._listed: list[tuple[str, int]] = []
+        self._unread: list[ListedManifest] = []
         self.counts: Counter[FileKind] = Counter()
         """Files given so far, by kind; a data file that stands in two manifests counts twice."""
 
@@ -65,12 +90,22 @@ class ReferenceWalk:
         """The manifest lists walked through, which stand for snapshots."""
         return self._lists
 
-    def skip_manifests(self, paths: Collection[str]) -> None:
+    @property
+    def manifests(self) -> Set[str]:
+        """The manifests that those name."""
+        return self._manifests
+
+    def skip_manifests(self, paths: Set[str]) -> None:
         """Do not open these manifests, nor give them."""
-        self._manifests.update(paths)
+        self._manifests |= paths
 
     def new_files(self, table: Table, snapshots: Collection[int] | None = None) -> Iterator[ReachableFile]:
-        """Everything referenced that this walk has not given before.
+        """:meth:`new_batches`, file by file."""
+        for found in self.new_batches(table, snapshots):
+            yield from found.files()
+
+    def new_batches(self, table: Table, snapshots: Collection[int] | None = None) -> Iterator[Found]:
+        """Everything referenced that this walk has not given before, a manifest's files at a time.
 
         :param snapshots: walk through these snapshots only; default: all that the metadata has.
         :raises TableUnreadable: when a manifest or manifest list cannot be read.
@@ -80,37 +115,50 @@ class ReferenceWalk:
         if snapshots is None and table.metadata_location and self._metadata_location == table.metadata_location:
             return
         wanted = [s for s in table.metadata.snapshots if snapshots is None or s.snapshot_id in snapshots]
-        for file in _metadata_files(table, {s.snapshot_id for s in wanted} if snapshots is not None else None):
-            yield self._counted(file)
-        unread = [s for s in wanted if s.manifest_list not in self._lists]
-        for snapshot, manifests in read_manifest_lists(table, unread):
-            self._lists.add(snapshot.manifest_list)
-            yield self._counted(ReachableFile(snapshot.manifest_list, FileKind.MANIFEST_LIST, None))
-            fresh = list({m.manifest_path: m for m in manifests if m.manifest_path not in self._manifests}.values())
-            self._manifests.update(m.manifest_path for m in fresh)
-            yield from self._manifest_files(table, fresh)
+        yield from self._counted(_metadata_files(table, wanted, everything=snapshots is None))
+        yield from self._counted(self._read(table))
+        for some in in_batches(wanted, _LISTS_AT_ONCE):
+            self.read_lists(table, some)
+            yield from self._counted(self._read(table))
         if snapshots is None:
             self._refuse_empty_categories(table)
             self._metadata_location = table.metadata_location
 
-    def _manifest_files(self, table: Table, manifests: list[ManifestFile]) -> Iterator[ReachableFile]:
-        for manifest, data in read_ahead(table.io, manifests):
-            yield self._counted(ReachableFile(manifest.manifest_path, FileKind.MANIFEST, manifest.manifest_length))
-            found = 0
-            for file in decode_files(manifest, data):
-                found += 1
-                kind = FileKind.DATA if file.content is FileContent.DATA else FileKind.DELETES
-                yield self._counted(ReachableFile(file.path, kind, file.file_size_bytes))
-            expected = (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
-            if found < expected:
+    def read_lists(self, table: Table, snapshots: Iterable[Snapshot]) -> None:
+        """Read the manifest lists of snapshots ahead of the walk, which then goes on with their manifests.
+
+        :raises TableUnreadable: when one cannot be read.
+        """
+        for one in read_manifest_lists(table, (s for s in snapshots if s.manifest_list not in self._lists)):
+            self._lists.add(one.snapshot.manifest_list)
+            self._listed.append((one.snapshot.manifest_list, one.size_bytes))
+            for manifest in one.manifests:
+                if manifest.path not in self._manifests:
+                    self._manifests.add(manifest.path)
+                    self._unread.append(manifest)
+
+    def _read(self, table: Table) -> Iterator[Found]:
+        """What the lists read so far name, and what the manifests hold."""
+        if self._listed:
+            yield Found(FileKind.MANIFEST_LIST, *zip(*self._listed, strict=True))
+            self._listed = []
+        manifests, self._unread = self._unread, []
+        for manifest, data in zip(
+            manifests, fetched(table.io, [one.path for one in manifests], FileKind.MANIFEST), strict=True
+        ):
+            yield Found(FileKind.MANIFEST, [manifest.path], [manifest.length])
+            held = list(files_of(manifest, data))
+            yield from held
+            if (live := sum(len(found.paths) for found in held)) < manifest.files:
                 raise UnsafeOperation(
-                    f"manifest {manifest.manifest_path} holds {found} live files, but its manifest list says "
-                    f"{expected}: what the table references is not known for sure, so nothing is deleted"
+                    f"manifest {manifest.path} holds {live} live files, but its manifest list says "
+                    f"{manifest.files}: what the table references is not known for sure, so nothing is deleted"
                 )
 
-    def _counted(self, file: ReachableFile) -> ReachableFile:
-        self.counts[file.kind] += 1
-        return file
+    def _counted(self, batches: Iterable[Found]) -> Iterator[Found]:
+        for found in batches:
+            self.counts[found.kind] += len(found.paths)
+            yield found
 
     def _refuse_empty_categories(self, table: Table) -> None:
         current = table.metadata.current_snapshot()
@@ -125,35 +173,58 @@ class ReferenceWalk:
                 )
 
 
-def read_manifest_lists(table: Table, snapshots: Collection[Snapshot]) -> Iterator[tuple[Snapshot, list[ManifestFile]]]:
+def files_of(manifest: ListedManifest, data: bytes) -> Iterator[Found]:
+    """The live files in a manifest's bytes.
+
+    :raises TableUnreadable: when it is cut off or damaged.
+    """
+    # Cut off between two blocks it would decode without complaint, and its files would pass for unreferenced.
+    if len(data) < manifest.length:
+        raise TableUnreadable(f"manifest {manifest.path} is cut off: {len(data)} of {manifest.length} bytes")
+    live = [row for row in read_rows(data, _FILES, manifest.path) if row[0] != DELETED]
+    for kind in (FileKind.DATA, FileKind.DELETES):
+        rows = [row for row in live if bool(row[1]) == (kind is FileKind.DELETES)]
+        if rows:
+            _, _, paths, sizes = zip(*rows, strict=True)
+            yield Found(kind, paths, sizes)
+
+
+def read_manifest_lists(table: Table, snapshots: Iterable[Snapshot]) -> Iterator[ReadList]:
     """The manifests of each snapshot, in order, several manifest lists read at a time.
 
     :raises TableUnreadable: naming the manifest list that cannot be read.
     """
-    with ThreadPoolExecutor(_LIST_READERS, thread_name_prefix="floe-manifest-lists") as pool:
-        for batch in in_batches(snapshots, _LIST_READERS):
-            ids = [snapshot.snapshot_id for snapshot in batch]
-            yield from zip(batch, pool.map(partial(snapshot_manifests, table), ids), strict=True)
+    for some in in_batches(snapshots, _LISTS_AT_ONCE):
+        paths = [snapshot.manifest_list for snapshot in some]
+        for snapshot, data in zip(some, fetched(table.io, paths, FileKind.MANIFEST_LIST), strict=True):
+            manifests = listed_manifests(data, f"manifest list {snapshot.manifest_list}")
+            yield ReadList(snapshot, len(data), manifests)
 
 
-def _metadata_files(table: Table, snapshots: Collection[int] | None) -> Iterator[ReachableFile]:
-    """Metadata files (of the whole table only), and the statistics of the snapshots (default: all)."""
+def _metadata_files(table: Table, snapshots: Sequence[Snapshot], *, everything: bool) -> Iterator[Found]:
+    """Metadata files (of the whole table only), and the statistics of the snapshots."""
     metadata = table.metadata
-    if snapshots is None:
-        for location in (table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)):
-            if location:
-                yield ReachableFile(location, FileKind.METADATA, None)
-    for statistics in (*metadata.statistics, *metadata.partition_statistics):
-        if snapshots is None or statistics.snapshot_id in snapshots:
-            yield ReachableFile(statistics.statistics_path, FileKind.STATISTICS, statistics.file_size_in_bytes)
+    if everything:
+        locations = (table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log))
+        paths = [location for location in locations if location]
+        yield Found(FileKind.METADATA, paths, [None] * len(paths))
+    ids = {snapshot.snapshot_id for snapshot in snapshots}
+    statistics = [
+        (one.statistics_path, one.file_size_in_bytes)
+        for one in (*metadata.statistics, *metadata.partition_statistics)
+        if everything or one.snapshot_id in ids
+    ]
+    if statistics:
+        yield Found(FileKind.STATISTICS, *zip(*statistics, strict=True))
 
 
 class ReachableSet:
     """Everything that a table references, for asking whether a path is among it, however it is spelled."""
 
     def __init__(self, table: Table) -> None:
-        walk = ReferenceWalk()
-        self._files = {path_key(file.path): file for file in walk.new_files(table)}
+        self._files: dict[str, ReachableFile] = {}
+        for found in ReferenceWalk().new_batches(table):
+            self._files.update(zip(path_keys(found.paths), found.files(), strict=True))
 
     def __contains__(self, path: str) -> bool:
         return path_key(path) in self._files
@@ -172,53 +243,3 @@ def reachable(table: Table) -> ReachableSet:
     :raises UnsafeOperation: when a table with rows seems to have no files of a kind that it must have.
     """
     return ReachableSet(table)
-
-
-@dataclass(frozen=True)
-class Unreachable:
-    """What one state of a table references and another does not.
-
-    :ivar files: without metadata files, which always stay (promise 4).
-    :ivar walk: has walked through all that the other state references, unless there are no files.
-    """
-
-    files: tuple[ReachableFile, ...]
-    walk: ReferenceWalk
-
-    def confirmed(self, before: Table, after: Table) -> Unreachable:
-        """The same, held against the table as it is now: anything that it references anew is left out.
-
-        Costs only what is new, unless snapshots that were to stay are gone as well; then all is computed anew.
-        """
-        if not self.files:
-            return self
-        lists = {snapshot.manifest_list for snapshot in after.metadata.snapshots}
-        if not self.walk.manifest_lists <= lists:
-            return unreachable_after(before, after)
-        referenced = {path_key(file.path) for file in self.walk.new_files(after)}
-        return Unreachable(tuple(f for f in self.files if path_key(f.path) not in referenced), self.walk)
-
-
-def unreachable_after(before: Table, after: Table, *, without: Collection[int] = ()) -> Unreachable:
-    """Exactly what ``before`` references and ``after`` does not (promise 11).
-
-    It knows nothing of how the snapshots between the two were chosen. Manifests that both share are not held in
-    memory; only files of manifests that are gone are.
-
-    :param without: snapshots of ``after`` to count as gone: foretells what removing them would leave behind.
-    :raises TableUnreadable: or UnsafeOperation, see :meth:`ReferenceWalk.new_files`.
-    """
-    walk = ReferenceWalk()
-    kept = [s for s in after.metadata.snapshots if s.snapshot_id not in without]
-    kept_ids = {s.snapshot_id for s in kept}
-    kept_lists = {s.manifest_list for s in kept}
-    gone = {s.snapshot_id for s in before.metadata.snapshots if s.manifest_list not in kept_lists}
-    gone |= {s.snapshot_id for s in (*before.metadata.statistics, *before.metadata.partition_statistics)} - kept_ids
-    if not gone:
-        return Unreachable((), walk)
-    old = ReferenceWalk()
-    old.skip_manifests({m.manifest_path for _, manifests in read_manifest_lists(after, kept) for m in manifests})
-    candidates = {path_key(file.path): file for file in old.new_files(before, gone)}
-    for file in walk.new_files(after, kept_ids if without else None):
-        candidates.pop(path_key(file.path), None)
-    return Unreachable(tuple(candidates.values()), walk)

@@ -110,12 +110,13 @@ def _plan(
     for name, ref in refs.items():
         kept.setdefault(ref.snapshot_id, f"the head of {ref.snapshot_ref_type} {name}")
     referenced = {ref.snapshot_id for ref in refs.values()}
+    snapshots = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}  # pyiceberg searches them all
     for name, ref in refs.items():
         if ref.snapshot_ref_type is not SnapshotRefType.BRANCH:
             continue
         retention = _floor(policy, properties, ref)
         expiring = False
-        for depth, snapshot in enumerate(_ancestors(metadata, ref.snapshot_id)):
+        for depth, snapshot in enumerate(_ancestors(snapshots, ref.snapshot_id)):
             referenced.add(snapshot.snapshot_id)
             young = snapshot.timestamp_ms >= now_ms - retention.max_age_ms
             expiring = expiring or not (depth < retention.min_snapshots or young)
@@ -158,12 +159,12 @@ def _refs_past_age(metadata: TableMetadata, now_ms: int) -> Iterator[str]:
             yield name
 
 
-def _ancestors(metadata: TableMetadata, snapshot_id: int) -> Iterator[Snapshot]:
-    snapshot = metadata.snapshot_by_id(snapshot_id)
+def _ancestors(snapshots: Mapping[int, Snapshot], snapshot_id: int) -> Iterator[Snapshot]:
+    snapshot = snapshots.get(snapshot_id)
     while snapshot is not None:
         yield snapshot
         parent = snapshot.parent_snapshot_id
-        snapshot = metadata.snapshot_by_id(parent) if parent is not None else None
+        snapshot = snapshots.get(parent) if parent is not None else None
 
 
 def _number(properties: Mapping[str, str], name: str) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from pyiceberg.table import Table
 from airflow_provider_floe.engines.base import Deletion, OperationContext
 from airflow_provider_floe.errors import UnsafeOperation
 from airflow_provider_floe.iceberg.listing import delete_files, file_size, in_batches, move_file
-from airflow_provider_floe.iceberg.paths import is_under, normalise, path_key, relative_to, same_store
+from airflow_provider_floe.iceberg.paths import is_under, normalise, path_keys, relative_to, same_store
 from airflow_provider_floe.iceberg.reachability import ReferenceWalk
 from airflow_provider_floe.policies.model import DeletionSafety
 from airflow_provider_floe.text import bytes_text
@@ -24,8 +24,34 @@ QUARANTINE_FOLDER = "_floe_quarantine"
 """Below the table's location; the files of each operation stand in a folder of its id."""
 
 _BATCH = 1_000
+_LARGEST_BATCH = 10_000
+_BATCHES = 100
+"""What many files are deleted in, as the table is loaded again before each batch."""
 _MOVES = 64
 _MOVERS = 8
+
+
+@dataclass(frozen=True)
+class Deletions:
+    """Files that are to go, made one by one as they are asked for: there may be millions.
+
+    :ivar each: begins anew at each call.
+    """
+
+    count: int
+    size_bytes: int
+    each: Callable[[], Iterator[Deletion]]
+
+    @classmethod
+    def of(cls, deletions: Sequence[Deletion]) -> Deletions:
+        """Those of a list."""
+        return cls(len(deletions), sum(deletion.size_bytes for deletion in deletions), lambda: iter(deletions))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Deletion]:
+        return self.each()
 
 
 @dataclass(frozen=True)
@@ -71,7 +97,7 @@ def check_caps(settings: DeletionSafety, *, files: int, size_bytes: int, of_file
 
 
 def delete_unreferenced(
-    context: OperationContext, table: Table, deletions: Sequence[Deletion], walk: ReferenceWalk
+    context: OperationContext, table: Table, deletions: Deletions, walk: ReferenceWalk
 ) -> DeletionOutcome:
     """Delete, or move where ``quarantined_to`` says so, in batches.
 
@@ -91,8 +117,10 @@ def delete_unreferenced(
         current = context.load_table()
         if current.metadata.table_uuid != table.metadata.table_uuid:
             raise UnsafeOperation(f"{name} is another table now (its uuid changed): the deletion was stopped")
-        referenced.update(path_key(file.path) for file in walk.new_files(current))
-        going = [deletion for deletion in batch if path_key(deletion.path) not in referenced]
+        for found in walk.new_batches(current):
+            referenced.update(path_keys(found.paths))
+        keys = path_keys([deletion.path for deletion in batch]) if referenced else ()
+        going = [one for one, key in zip(batch, keys, strict=True) if key not in referenced] if keys else batch
         context.journal.record_deletions(going)
         outcome += _carry_out(current.io, going, context.journal.mark_deleted)
         outcome += DeletionOutcome(spared=len(batch) - len(going))
@@ -102,12 +130,15 @@ def delete_unreferenced(
     return outcome
 
 
-def to_quarantine(table: Table, operation_id: str, deletions: Sequence[Deletion]) -> list[Deletion]:
+def to_quarantine(table: Table, operation_id: str, deletions: Deletions) -> Deletions:
     """The same deletions as moves into the table's quarantine folder."""
+    return replace(deletions, each=lambda: _moves(table, operation_id, deletions))
+
+
+def _moves(table: Table, operation_id: str, deletions: Iterable[Deletion]) -> Iterator[Deletion]:
     root = table.location().rstrip("/")
     location = normalise(root)
     folder = f"{root}/{QUARANTINE_FOLDER}/{operation_id}"
-    moves = []
     for deletion in deletions:
         path = normalise(deletion.path)
         if deletion.path.startswith(root + "/"):
@@ -116,8 +147,7 @@ def to_quarantine(table: Table, operation_id: str, deletions: Sequence[Deletion]
             relative = relative_to(path.path, location.path)
         else:
             relative = f"_outside/{path.scheme or 'file'}/{path.authority or '-'}{path.path}"
-        moves.append(replace(deletion, quarantined_to=f"{folder}/{relative}"))
-    return moves
+        yield replace(deletion, quarantined_to=f"{folder}/{relative}")
 
 
 def restore(io: FileIO, entries: Sequence[tuple[str, str]]) -> int:
@@ -139,9 +169,9 @@ def restore(io: FileIO, entries: Sequence[tuple[str, str]]) -> int:
     return restored
 
 
-def _numbered(deletions: Sequence[Deletion]) -> Iterator[tuple[int, list[Deletion]]]:
+def _numbered(deletions: Deletions) -> Iterator[tuple[int, list[Deletion]]]:
     done = 0
-    for batch in in_batches(deletions, _BATCH):
+    for batch in in_batches(deletions, max(_BATCH, min(_LARGEST_BATCH, len(deletions) // _BATCHES))):
         yield done, batch
         done += len(batch)
 

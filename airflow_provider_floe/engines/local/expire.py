@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pyiceberg.table import Table
@@ -13,6 +12,7 @@ from airflow_provider_floe.engines.base import Deletion, OperationContext, Opera
 from airflow_provider_floe.engines.local.commit import wait_or_give_up
 from airflow_provider_floe.engines.local.deletion import (
     DeletionOutcome,
+    Deletions,
     check_caps,
     delete_unreferenced,
     to_quarantine,
@@ -25,24 +25,17 @@ from airflow_provider_floe.engines.local.expire_commit import (
 )
 from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError, RetentionRefused, UnsafeOperation
 from airflow_provider_floe.iceberg.dropped_columns import schemas_of_dropped_columns
-from airflow_provider_floe.iceberg.listing import file_size
-from airflow_provider_floe.iceberg.reachability import (
-    ReachableFile,
-    Unreachable,
-    read_manifest_lists,
-    unreachable_after,
-)
+from airflow_provider_floe.iceberg.reachability import FileKind, read_manifest_lists
 from airflow_provider_floe.iceberg.retention import ExpirePlan, snapshots_to_expire, undeletable_reason
+from airflow_provider_floe.iceberg.unreachable import Unreachable, unreachable_after
 from airflow_provider_floe.policies.model import ExpireSnapshots
 from airflow_provider_floe.text import bytes_text
-
-_SIZE_READERS = 8
 
 
 def run(request: OperationRequest, context: OperationContext, memory_limit_bytes: int) -> OperationResult:
     """Expire snapshots of a table by policy and retention.
 
-    :param memory_limit_bytes: unused: only paths that become unreachable are held.
+    :param memory_limit_bytes: unused: files that become unreachable are held on disk, some 33 bytes of each in memory.
     :raises RetentionRefused: the table forbids deletion, or a branch or tag needs the snapshot.
     :raises UnsafeOperation: a cap would be exceeded, or what is referenced is not known for sure; nothing was deleted.
     :raises CommitConflict: others kept committing first; nothing was changed.
@@ -70,7 +63,8 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
             f"{request.table}: {len(removal.snapshot_ids)} snapshots were expired, but what followed failed "
             f"({type(error).__name__}: {error}); no file was deleted"
         ) from error
-    expired = sum(after.metadata.snapshot_by_id(snapshot_id) is None for snapshot_id in removal.snapshot_ids)
+    left = {snapshot.snapshot_id for snapshot in after.metadata.snapshots}
+    expired = sum(snapshot_id not in left for snapshot_id in removal.snapshot_ids)
     unreachable = foretold.confirmed(before, after)
     deletions = unreachable_deletions(before, unreachable)
     check_expiry_caps(settings, before, removal.snapshot_ids, deletions)
@@ -137,40 +131,38 @@ def _removal(table: Table, settings: ExpireSnapshots, plan: ExpirePlan) -> Remov
 def _unused(table: Table, plan: ExpirePlan) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Schemas and partition specs that neither a snapshot kept nor its files use."""
     metadata = table.metadata
-    kept = [s for s in metadata.snapshots if s.snapshot_id not in plan.snapshot_ids]
+    expired = frozenset(plan.snapshot_ids)
+    kept = [s for s in metadata.snapshots if s.snapshot_id not in expired]
     schemas = {schema.schema_id for schema in metadata.schemas} - {metadata.current_schema_id}
     schemas -= {s.schema_id for s in kept if s.schema_id is not None}
     if any(s.schema_id is None for s in kept):
         schemas = set()
     specs = {spec.spec_id for spec in metadata.partition_specs} - {metadata.default_spec_id}
     if specs:
-        for _, manifests in read_manifest_lists(table, kept):
-            specs -= {manifest.partition_spec_id for manifest in manifests}
+        for found in read_manifest_lists(table, kept):
+            specs -= {manifest.spec_id for manifest in found.manifests}
     schemas -= schemas_of_dropped_columns(table, kept, schemas, specs)
     return tuple(sorted(schemas)), tuple(sorted(specs))
 
 
-def unreachable_deletions(before: Table, unreachable: Unreachable) -> list[Deletion]:
-    """The files to delete, with their sizes.
+def unreachable_deletions(before: Table, unreachable: Unreachable) -> Deletions:
+    """The files to delete.
 
     :param before: the table while it still referenced them.
     """
-    reason = f"unreachable after expiring snapshots (was in {before.metadata_location})"
-    with ThreadPoolExecutor(_SIZE_READERS, thread_name_prefix="floe-sizes") as pool:
-        sizes = pool.map(lambda file: _size(before, file), unreachable.files)
-        return [
-            Deletion(file.path, size, f"{file.kind} {reason}")
-            for file, size in zip(unreachable.files, sizes, strict=True)
-        ]
-
-
-def _size(table: Table, file: ReachableFile) -> int:
-    """Metadata does not tell the size of manifest lists."""
-    return (file_size(table.io, file.path) or 0) if file.size_bytes is None else file.size_bytes
+    files = unreachable.files
+    reasons = {
+        kind: f"{kind} unreachable after expiring snapshots (was in {before.metadata_location})" for kind in FileKind
+    }
+    return Deletions(
+        len(files),
+        files.size_bytes,
+        lambda: (Deletion(file.path, file.size_bytes or 0, reasons[file.kind]) for file in files),
+    )
 
 
 def check_expiry_caps(
-    settings: ExpireSnapshots, before: Table, snapshot_ids: Collection[int], deletions: list[Deletion]
+    settings: ExpireSnapshots, before: Table, snapshot_ids: Collection[int], deletions: Deletions
 ) -> None:
     """Hold an expiry against the policy's caps.
 
@@ -182,10 +174,9 @@ def check_expiry_caps(
     current = before.metadata.current_snapshot()
     live = 0
     if current is not None and current.snapshot_id not in snapshot_ids:
-        for _, manifests in read_manifest_lists(before, [current]):
-            live = sum(1 + (m.added_files_count or 0) + (m.existing_files_count or 0) for m in manifests)
-    size = sum(deletion.size_bytes for deletion in deletions)
-    check_caps(settings, files=len(deletions), size_bytes=size, of_files=live + len(deletions))
+        for found in read_manifest_lists(before, [current]):
+            live = sum(1 + manifest.files for manifest in found.manifests)
+    check_caps(settings, files=len(deletions), size_bytes=deletions.size_bytes, of_files=live + len(deletions))
 
 
 def _message(before: Table, removal: Removal, expired: int, outcome: DeletionOutcome) -> str:

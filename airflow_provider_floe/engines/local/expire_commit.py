@@ -42,12 +42,14 @@ from airflow_provider_floe.engines.base import OperationContext
 from airflow_provider_floe.engines.local.commit import refusal
 from airflow_provider_floe.engines.local.pyiceberg_commit import commit_table
 from airflow_provider_floe.errors import CommitOutcomeUnknown, UnsafeOperation, UnsupportedTableFeature
+from airflow_provider_floe.iceberg.listing import in_batches
 
 log = logging.getLogger(__name__)
 
 BASE_METADATA = "base_metadata"
 """Key of a commit detail: the metadata file on which snapshots were removed, until lost refs have been given back."""
 
+_REMOVED_AT_ONCE = 200
 _LOOKS = 3
 _RESTORE_ATTEMPTS = 10
 
@@ -247,8 +249,9 @@ def _updates(metadata: TableMetadata, removal: Removal) -> tuple[TableUpdate, ..
         RemovePartitionStatisticsUpdate(snapshot_id=i)
         for i in sorted({s.snapshot_id for s in metadata.partition_statistics} & gone)
     ]
-    if removal.snapshot_ids:
-        found.append(RemoveSnapshotsUpdate(snapshot_ids=list(removal.snapshot_ids)))
+    # pyiceberg looks for each id among all snapshots that are left, and they stand in the same order: in small updates
+    # what it looks for is among the first
+    found += [RemoveSnapshotsUpdate(snapshot_ids=some) for some in in_batches(removal.snapshot_ids, _REMOVED_AT_ONCE)]
     if removal.spec_ids:
         found.append(RemovePartitionSpecsUpdate(spec_ids=list(removal.spec_ids)))
     if removal.schema_ids:

@@ -12,6 +12,7 @@ from airflow_provider_floe.engines.base import Deletion, OperationContext, Opera
 from airflow_provider_floe.engines.local.deletion import (
     QUARANTINE_FOLDER,
     DeletionOutcome,
+    Deletions,
     check_caps,
     delete_unreferenced,
     to_quarantine,
@@ -49,10 +50,12 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     )
     size = search.orphan_bytes + sum(file.size_bytes for file in search.dead)
     check_caps(settings, files=len(search.orphans) + len(search.dead), size_bytes=size, of_files=search.listed)
-    deletions = [
-        *_deletions(search.orphans, "orphan: no snapshot, branch or tag references it"),
-        *_deletions(search.dead, "written by an operation that died before it committed"),
-    ]
+    deletions = Deletions.of(
+        [
+            *_deletions(search.orphans, "orphan: no snapshot, branch or tag references it"),
+            *_deletions(search.dead, "written by an operation that died before it committed"),
+        ]
+    )
     if settings.quarantine is not None:
         deletions = to_quarantine(table, request.operation_id, deletions)
     outcome = delete_unreferenced(context, table, deletions, search.walk)
@@ -112,4 +115,4 @@ def _purge(
         and all(file.modified is not None and file.modified < oldest for file in files)
         for file in files
     ]
-    return delete_unreferenced(context, table, over, walk)
+    return delete_unreferenced(context, table, Deletions.of(over), walk)

@@ -17,8 +17,8 @@ from airflow_provider_floe.engines.spark.guards import refuse_unsafe
 from airflow_provider_floe.engines.spark.task import Before, Begun, Order, SparkTask
 from airflow_provider_floe.engines.storage_check import gone, verify_storage
 from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
-from airflow_provider_floe.iceberg.reachability import unreachable_after
 from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire
+from airflow_provider_floe.iceberg.unreachable import unreachable_after
 from airflow_provider_floe.policies.model import ExpireSnapshots
 from airflow_provider_floe.text import bytes_text
 
@@ -45,7 +45,7 @@ def prepare(task: SparkTask) -> Order | OperationResult:
     _refuse_more_than_planned(before, plan, now)
     deletions = unreachable_deletions(before, unreachable_after(before, before, without=plan.snapshot_ids))
     check_expiry_caps(settings, before, plan.snapshot_ids, deletions)
-    task.context.journal.record_deletions(deletions)
+    task.context.journal.record_deletions(list(deletions))
     removal = Removal(plan.snapshot_ids, plan.refs_to_drop)
     steps = [] if plan.empty else [requests.expire_snapshots(task.names, plan.snapshot_ids)]
     if settings.clean_expired_metadata:  # by itself, since a call counts what it expires by id as a user of schemas

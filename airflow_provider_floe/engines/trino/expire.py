@@ -17,8 +17,8 @@ from airflow_provider_floe.engines.trino import sql
 from airflow_provider_floe.engines.trino.capabilities import CLEAN_METADATA, RETAIN_LAST
 from airflow_provider_floe.engines.trino.job import Ended, Job, Submission
 from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
-from airflow_provider_floe.iceberg.reachability import unreachable_after
 from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire, undeletable_reason
+from airflow_provider_floe.iceberg.unreachable import unreachable_after
 from airflow_provider_floe.policies.model import ExpireSnapshots
 
 _MARGIN = timedelta(seconds=5)
@@ -56,7 +56,7 @@ def submit(job: Submission) -> RemoteJob | OperationResult:
     # Foretold, because afterwards nobody can read any more what the expired snapshots referenced
     deletions = unreachable_deletions(before, unreachable_after(before, before, without=cut.snapshot_ids))
     check_expiry_caps(settings, before, cut.snapshot_ids, deletions)
-    job.context.journal.record_deletions(deletions)
+    job.context.journal.record_deletions(list(deletions))
     detail = {
         "table_uuid": str(before.metadata.table_uuid),
         "snapshot_ids": list(cut.snapshot_ids),
