@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -14,8 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from airflow_provider_floe.errors import UnsafeLocation, UnsafeOperation
+from airflow_provider_floe.iceberg.hash_columns import HashColumn, Hashes, only_in
 from airflow_provider_floe.iceberg.listing import ListedFile, in_batches
-from airflow_provider_floe.iceberg.paths import PathRules, StoragePath, normalise, path_key, same_store
+from airflow_provider_floe.iceberg.paths import (
+    PathRules,
+    StoragePath,
+    normalise,
+    path_key,
+    path_keys,
+    same_store,
+    store_of,
+)
 from airflow_provider_floe.iceberg.reachability import ReachableFile
 from airflow_provider_floe.iceberg.spilled_rows import SpilledRows
 
@@ -27,18 +35,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS = 50_000
 _SHOWN = 3
 _LEAST_MEMORY = 64 * 1024**2
-_STORE = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*:(?://[^/]*)?)?")
 _AT_ONCE = 2_500
 """Paths whose bytes fit a processor's cache."""
-_SLASH, _DOT, _PERCENT = b"/.%"
+_SLASH, _DOT = b"/."
 
 
 class Comparison:
     """Listed and referenced files side by side, in bounded memory.
 
-    Files are joined by 64 bits of a hash of their path without scheme and authority, in a DuckDB database that spills
-    to disk beyond its memory limit; the paths themselves wait on disk. Two paths of one hash can at worst keep an
-    orphan, or hide one of several files that are missing: a file whose hash nothing else has is told for sure.
+    Files are told from one another by 64 bits of a hash of their path without scheme and authority; hashes and paths
+    wait on disk, and hashes are held against each other range by range where they are too many. Two paths of one hash
+    can at worst keep an orphan, or hide one of several files that are missing: a file whose hash nothing else has is
+    told for sure.
     """
 
     def __init__(self, root: StoragePath, rules: PathRules, memory_limit_bytes: int) -> None:
@@ -51,13 +59,11 @@ class Comparison:
     def __enter__(self) -> Comparison:
         self._folder = tempfile.TemporaryDirectory(prefix="floe-orphans-")
         folder = Path(self._folder.name)
-        self._db = duckdb.connect(
-            config={"memory_limit": f"{self._memory}B", "temp_directory": str(folder / "spill"), "threads": 2}
-        )
-        self._db.execute("CREATE TABLE listed (h UBIGINT)")  # its row ids are those of the paths on disk
-        self._db.execute("CREATE TABLE referenced (h UBIGINT, same BOOLEAN, known BOOLEAN)")
+        self._db = duckdb.connect(config={"threads": 1})  # for its hash function alone
         self._listed = SpilledRows(folder / "listed.arrow", LISTING)
         self._referenced = SpilledRows(folder / "referenced.arrow", _PATHS)
+        self._listed_hashes, self._referenced_hashes = HashColumn(), HashColumn()
+        self._same, self._elsewhere, self._known = HashColumn(), HashColumn(), HashColumn()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,7 +88,7 @@ class Comparison:
         """
         self.listed += len(batch)
         self._listed.add(batch)
-        self._insert("INSERT INTO listed SELECT hash(path) FROM batch", path=self._spelled(batch["path"]))
+        self._listed_hashes.add(self._hashes(self._spelled(batch["path"])))
 
     def add_referenced(self, files: Iterable[tuple[ReachableFile, bool]]) -> None:
         """Add referenced files, each with whether it was referenced before the listing began."""
@@ -106,13 +112,18 @@ class Comparison:
             same = pa.repeat(pa.scalar(one), len(paths))
         else:
             same = pa.array([same_store(normalise(path, self._rules), self.root) for path in paths.to_pylist()])
-        insert = "INSERT INTO referenced SELECT hash(path), same, known FROM batch"
-        self._insert(insert, path=spelled, same=same, known=known)
+        hashes = self._hashes(spelled)
+        here = same.to_numpy(zero_copy_only=False)
+        self._referenced_hashes.add(hashes)
+        self._same.add(hashes[here])
+        self._elsewhere.add(hashes[~here])
+        self._known.add(hashes[here & known.to_numpy(zero_copy_only=False)])
 
-    def _insert(self, statement: str, **columns: pa.Array) -> None:
-        self._db.register("batch", pa.table(columns))
-        self._db.execute(statement)
+    def _hashes(self, paths: pa.StringArray) -> Hashes:
+        self._db.register("batch", pa.table({"path": paths}))
+        found = self._db.execute("SELECT hash(path) AS h FROM batch").fetchnumpy()["h"]
         self._db.unregister("batch")
+        return found
 
     def _spelled(self, paths: pa.StringArray) -> pa.StringArray:
         """The paths in the one spelling that is hashed: scheme and authority of the first of all, normalised path.
@@ -120,18 +131,16 @@ class Comparison:
         The array itself where all are in it, which a few passes over its bytes tell.
         """
         if self._store is None:
-            self._store = store = _STORE.match(paths[0].as_py())[0]  # type: ignore[index]
+            self._store = store_of(paths[0].as_py())
         store = self._store
         if _all_plain(paths, store):
             return paths
-        return pa.array([store + path_key(path) for path in paths.to_pylist()], pa.string())
+        return pa.array([store + key for key in path_keys(paths.to_pylist())], pa.string())
 
     def refuse_partial_listing(self, root: str) -> None:
         """:raises UnsafeOperation: when a file referenced since before the listing is missing from it."""
         below = self.root.path.rstrip("/") + "/"
-        gone = self._numbers(
-            "SELECT r.rowid FROM referenced r ANTI JOIN listed l ON r.h = l.h WHERE known AND same ORDER BY 1"
-        )
+        gone = self._referenced_hashes.numbers(only_in([self._known], [self._listed_hashes], self._memory))
         keys = {
             key
             for batch in self._referenced.rows(gone)
@@ -148,12 +157,7 @@ class Comparison:
 
     def refuse_mismatches(self) -> None:
         """:raises UnsafeLocation: when a listed and a referenced file differ in scheme or authority only."""
-        if not self._db.execute("SELECT 1 FROM referenced WHERE NOT same LIMIT 1").fetchall():
-            return
-        found = self._numbers(
-            "SELECT l.rowid FROM listed l SEMI JOIN "
-            "(SELECT h FROM referenced GROUP BY h HAVING NOT bool_or(same)) r ON l.h = r.h ORDER BY 1"
-        )
+        found = self._listed_hashes.numbers(only_in([self._elsewhere], [self._same], self._memory))
         paths = sorted(path for batch in self._listed.rows(found) for path in batch["path"].to_pylist())
         if paths:
             raise UnsafeLocation(
@@ -182,22 +186,19 @@ class Comparison:
 
     def not_referenced(self, keys: Collection[str]) -> list[str]:
         """Those of the keys that nothing references, whatever the scheme and authority."""
-        query = "SELECT k FROM (SELECT unnest(?::VARCHAR[]) AS k) ANTI JOIN referenced ON hash(? || k) = h ORDER BY k"
-        return [key for (key,) in self._db.execute(query, [list(keys), self._store or ""]).fetchall()]
+        if not keys:
+            return []
+        ordered = sorted(keys)
+        column = HashColumn()
+        column.add(self._hashes(pa.array([(self._store or "") + key for key in ordered], pa.string())))
+        return [ordered[place] for place in column.numbers(only_in([column], self._references(False), self._memory))]
 
     def _unreferenced(self, mismatches: bool) -> Iterator[pa.RecordBatch]:
-        condition = "WHERE same" if mismatches else ""
-        query = (
-            f"SELECT l.rowid FROM listed l ANTI JOIN (SELECT h FROM referenced {condition}) r ON l.h = r.h ORDER BY 1"
-        )
-        return self._listed.rows(self._numbers(query))
+        absent = only_in([self._listed_hashes], self._references(mismatches), self._memory)
+        return self._listed.rows(self._listed_hashes.numbers(absent))
 
-    def _numbers(self, query: str) -> Iterator[int]:
-        """The rows that a query finds."""
-        found = self._db.cursor().execute(query)
-        while rows := found.fetchmany(10_000):
-            for (number,) in rows:
-                yield number
+    def _references(self, mismatches: bool) -> list[HashColumn]:
+        return [self._same] if mismatches else [self._same, self._elsewhere]
 
 
 def _some(paths: Sequence[str]) -> str:
@@ -210,16 +211,15 @@ def _all_plain(paths: pa.StringArray, store: str) -> bool:
     if not pc.all(pc.starts_with(paths, start)).as_py():
         return False
     offsets = np.frombuffer(paths.buffers()[1], np.int32)[paths.offset : paths.offset + len(paths) + 1]
-    expected = sum(start[place : place + 2] == "//" for place in range(len(start)))
+    expected = sum(start[place : place + 2] in ("//", "/.") for place in range(len(start)))
+    if b"%" in memoryview(paths.buffers()[2])[offsets[0] : offsets[-1]].tobytes():
+        return False
     for first in range(0, len(paths), _AT_ONCE):
         ends = offsets[first : first + _AT_ONCE + 1]
         text = np.frombuffer(paths.buffers()[2], np.uint8, ends[-1] - ends[0], ends[0])
         slash = text == _SLASH
-        if (
-            np.count_nonzero(slash[:-1] & slash[1:]) != expected * (len(ends) - 1)
-            or (text == _PERCENT).any()
-            or (slash[:-1] & (text[1:] == _DOT)).any()
-            or slash[ends[1:] - ends[0] - 1].any()
-        ):
+        # a slash before another or before a dot, which are neighbours in ASCII, is found in one pass
+        odd = np.count_nonzero(slash[:-1] & (text[1:] - np.uint8(_DOT) < 2))
+        if odd != expected * (len(ends) - 1) or slash[ends[1:] - ends[0] - 1].any():
             return False
     return True

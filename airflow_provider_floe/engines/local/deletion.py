@@ -25,7 +25,7 @@ QUARANTINE_FOLDER = "_floe_quarantine"
 
 _BATCH = 1_000
 _LARGEST_BATCH = 10_000
-_BATCHES = 100
+_BATCHES = 50
 """What many files are deleted in, as the table is loaded again before each batch."""
 _MOVES = 64
 _MOVERS = 8

@@ -15,7 +15,7 @@ from harness.tables import append_files, create_table, lake
 from hypothesis import given
 from hypothesis import strategies as st
 from pyiceberg.avro.decoder import StreamingBinaryDecoder
-from pyiceberg.manifest import ManifestContent, ManifestFile
+from pyiceberg.manifest import ManifestContent, ManifestFile, read_manifest_list
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -40,7 +40,7 @@ from airflow_provider_floe.errors import TableUnreadable
 from airflow_provider_floe.iceberg import avro
 from airflow_provider_floe.iceberg.aggregates import Totals, aggregate_files
 from airflow_provider_floe.iceberg.avro import Projection, read_rows
-from airflow_provider_floe.iceberg.manifests import decode_files, live_files, snapshot_manifests
+from airflow_provider_floe.iceberg.manifests import decode_files, first_row_id, live_files, snapshot_manifests
 
 TYPES = {
     "int": (IntegerType(), [1, -7, None]),
@@ -87,6 +87,21 @@ def test_the_pure_python_decoder_reads_the_same(tmp_path: Path, monkeypatch: pyt
     fast = list(live_files(table.io, snapshot_manifests(table)))
     monkeypatch.setattr(avro, "_decoder", StreamingBinaryDecoder)
     assert list(live_files(table.io, snapshot_manifests(table))) == fast
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_manifest_lists_say_what_pyiceberg_reads(version: int, tmp_path: Path) -> None:
+    table = create_table(lake(tmp_path), partitioned=True, properties={"format-version": str(version)})
+    append_files(table, 2, parts=("a", "b"))
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    expected = list(read_manifest_list(table.io.new_input(snapshot.manifest_list)))
+    found = snapshot_manifests(table)
+    assert len(found) == 4
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.partitions == theirs.partitions
+        assert [*ours._data[: len(theirs)], None] == [*theirs._data, None]
+        assert first_row_id(ours) is None
 
 
 @pytest.mark.parametrize("codec", ["uncompressed", "gzip", "zstd"])

@@ -15,6 +15,7 @@ from airflow_provider_floe.iceberg.paths import (
     normalise,
     overlap,
     path_key,
+    path_keys,
     same_store,
 )
 
@@ -55,6 +56,25 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
     once = path_key(text)
     assert path_key(once) == once
     assert normalise(text).path == once
+
+
+@given(
+    st.lists(
+        st.builds(
+            str.__add__,
+            st.sampled_from(["", "s3://b", "s3://b", "s3://b", "s3a://b", "s3://bb", "file:", "file://", "c:"]),
+            st.one_of(
+                st.text("ab.%/\n2F:", max_size=8),
+                st.lists(st.text("ab", min_size=1, max_size=2)).map(lambda parts: "/" + "/".join(parts)),
+            ),
+        ),
+        max_size=5,
+    )
+)
+@example(["s3://b/one", "s3://b/two"])
+@example(["s3://b/one\ns3://b/two", "four"])
+def test_many_paths_have_the_keys_that_each_has(paths: list[str]) -> None:
+    assert path_keys(paths) == [path_key(path) for path in paths]
 
 
 @given(_SEGMENTS, _SEGMENTS)

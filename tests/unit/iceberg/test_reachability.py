@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from harness.merge_on_read import position_delete
-from harness.tables import append_files, create_table, data_files, lake, rows, small_files
+from harness.tables import append_files, create_table, data_files, lake, local_path, small_files
 from pyiceberg.table import Table
 
-from airflow_provider_floe.errors import UnsafeOperation
+from airflow_provider_floe.errors import TableUnreadable, UnsafeOperation
 from airflow_provider_floe.iceberg import reachability
-from airflow_provider_floe.iceberg.reachability import FileKind, ReferenceWalk, reachable, unreachable_after
+from airflow_provider_floe.iceberg.avro import Projection, read_blocks, read_header
+from airflow_provider_floe.iceberg.reachability import FileKind, ReferenceWalk, reachable
 
 
 def test_promise_1_every_kind_is_referenced(tmp_path: Path) -> None:
@@ -61,15 +62,43 @@ def test_a_catalog_that_does_not_tell_the_metadata_location_is_walked_all_the_sa
 
 def test_promise_1_an_empty_category_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = small_files(lake(tmp_path), 1)
-    monkeypatch.setattr(reachability, "snapshot_manifests", lambda table, snapshot_id: [])
+    monkeypatch.setattr(reachability, "listed_manifests", lambda data, path: [])
     with pytest.raises(UnsafeOperation, match="no data file"):
         reachable(table)
 
 
 def test_promise_1_a_manifest_read_in_part_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = small_files(lake(tmp_path), 1)
-    monkeypatch.setattr(reachability, "decode_files", lambda manifest, data: iter(()))
+    monkeypatch.setattr(reachability, "files_of", lambda manifest, data: iter(()))
     with pytest.raises(UnsafeOperation, match="holds 0 live files, but its manifest list says 1"):
+        reachable(table)
+
+
+def test_a_manifest_cut_off_between_two_blocks_is_an_error(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 1)
+    path = table.inspect.manifests()["path"].to_pylist()[0]
+    data = local_path(path).read_bytes()
+    first = next(read_blocks(data, Projection((0,), frozenset((0,))), path))
+    assert len(first.rows) == 1
+    local_path(path).write_bytes(data[: read_header(data, path).size])
+    with pytest.raises(TableUnreadable, match=f"manifest {path} is cut off"):
+        reachable(table)
+
+
+@pytest.mark.parametrize("left", [0, 3, 200, -1])
+def test_a_damaged_manifest_list_is_an_error_that_names_it(tmp_path: Path, left: int) -> None:
+    table = small_files(lake(tmp_path), 2)
+    lists = table.metadata.snapshots[0].manifest_list
+    local_path(lists).write_bytes(local_path(lists).read_bytes()[:left])
+    with pytest.raises(TableUnreadable, match=f"manifest list {lists} "):
+        reachable(table)
+
+
+def test_a_manifest_list_that_is_gone_is_an_error_that_names_it(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 2)
+    lists = table.metadata.snapshots[0].manifest_list
+    local_path(lists).unlink()
+    with pytest.raises(TableUnreadable, match=f"manifest list {lists} cannot be read"):
         reachable(table)
 
 
@@ -79,61 +108,3 @@ def test_a_table_without_rows_is_no_empty_category(tmp_path: Path) -> None:
     append_files(table, 1)
     table.delete("id >= 0")
     assert len(reachable(table.refresh())) > 2
-
-
-def paths(table: Table, snapshots: set[int]) -> set[str]:
-    """What the snapshots reference, by pyiceberg's own readers."""
-    found = set()
-    for snapshot in table.metadata.snapshots:
-        if snapshot.snapshot_id in snapshots:
-            found.add(snapshot.manifest_list)
-            for manifest in snapshot.manifests(table.io):
-                found.add(manifest.manifest_path)
-                found |= {e.data_file.file_path for e in manifest.fetch_manifest_entry(table.io, discard_deleted=True)}
-    return found
-
-
-@pytest.mark.parametrize("kept", [{5}, {2, 4, 5}, {1, 2}, {1, 2, 3, 4, 5}])
-def test_promise_11_the_difference_is_exact(tmp_path: Path, kept: set[int]) -> None:
-    table = small_files(lake(tmp_path), 2)
-    table.overwrite(rows(50, 10))
-    append_files(table, 1, start=70)
-    table.refresh()
-    ids = [snapshot.snapshot_id for snapshot in table.metadata.snapshots]
-    assert len(ids) == 5
-    stays = {ids[number - 1] for number in kept}
-    gone = set(ids) - stays
-    found = unreachable_after(table, table, without=gone)
-    assert {f.path for f in found.files} == paths(table, gone) - paths(table, stays)
-
-
-def test_what_was_foretold_is_held_against_the_table_as_it_is(tmp_path: Path) -> None:
-    table = small_files(lake(tmp_path), 2)
-    old = data_files(table)[0].file_path
-    table.overwrite(rows(50, 10))
-    table.refresh()
-    gone = {snapshot.snapshot_id for snapshot in table.metadata.snapshots[:-1]}
-    foretold = unreachable_after(table, table, without=gone)
-    assert old in {f.path for f in foretold.files}
-    after = table.catalog.load_table(table.name())
-    after.maintenance.expire_snapshots().by_ids(list(gone)).commit()
-    after = table.catalog.load_table(table.name())
-    after.add_files([old])
-    confirmed = foretold.confirmed(table, after)
-    assert {f.path for f in foretold.files} - {f.path for f in confirmed.files} == {old}
-
-
-def test_a_concurrent_expiry_makes_all_be_computed_anew(tmp_path: Path) -> None:
-    table = small_files(lake(tmp_path), 1)
-    for start in (50, 60, 70):
-        table.overwrite(rows(start, 10))
-    table.refresh()
-    ids = [snapshot.snapshot_id for snapshot in table.metadata.snapshots]
-    foretold = unreachable_after(table, table, without=ids[:1])
-    after = table.catalog.load_table(table.name())
-    after.maintenance.expire_snapshots().by_ids(ids[:3]).commit()
-    after = table.catalog.load_table(table.name())
-    confirmed = foretold.confirmed(table, after)
-    everything = {f.path for f in unreachable_after(table, after).files}
-    assert {f.path for f in confirmed.files} == everything
-    assert len(everything) > len(foretold.files)
