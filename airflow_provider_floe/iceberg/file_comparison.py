@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from airflow_provider_floe.errors import UnsafeLocation, UnsafeOperation
-from airflow_provider_floe.iceberg.hash_columns import HashColumn, Hashes, only_in
+from airflow_provider_floe.iceberg.hash_columns import HashColumn, Hashes, differences
 from airflow_provider_floe.iceberg.listing import ListedFile, in_batches
 from airflow_provider_floe.iceberg.paths import (
     PathRules,
@@ -63,6 +63,7 @@ class Comparison:
         self._listed = SpilledRows(folder / "listed.arrow", LISTING)
         self._referenced = SpilledRows(folder / "referenced.arrow", _PATHS)
         self._listed_hashes, self._referenced_hashes = HashColumn(), HashColumn()
+        self._found: dict[bool, tuple[Hashes, Hashes]] = {}
         self._same, self._elsewhere, self._known = HashColumn(), HashColumn(), HashColumn()
         return self
 
@@ -86,6 +87,7 @@ class Comparison:
 
         :param batch: of schema :data:`LISTING`.
         """
+        self._found.clear()
         self.listed += len(batch)
         self._listed.add(batch)
         self._listed_hashes.add(self._hashes(self._spelled(batch["path"])))
@@ -105,6 +107,7 @@ class Comparison:
             self._add_referenced(paths, pa.repeat(pa.scalar(known), len(paths)))
 
     def _add_referenced(self, paths: pa.StringArray, known: pa.BooleanArray) -> None:
+        self._found.clear()
         self._referenced.add(pa.record_batch([paths], schema=_PATHS))
         spelled = self._spelled(paths)
         if spelled is paths:
@@ -140,7 +143,8 @@ class Comparison:
     def refuse_partial_listing(self, root: str) -> None:
         """:raises UnsafeOperation: when a file referenced since before the listing is missing from it."""
         below = self.root.path.rstrip("/") + "/"
-        gone = self._referenced_hashes.numbers(only_in([self._known], [self._listed_hashes], self._memory))
+        unlisted = self._differences(mismatches=False)[1]
+        gone = self._referenced_hashes.numbers(self._known.those(unlisted))
         keys = {
             key
             for batch in self._referenced.rows(gone)
@@ -157,7 +161,10 @@ class Comparison:
 
     def refuse_mismatches(self) -> None:
         """:raises UnsafeLocation: when a listed and a referenced file differ in scheme or authority only."""
-        found = self._listed_hashes.numbers(only_in([self._elsewhere], [self._same], self._memory))
+        if not len(self._elsewhere):
+            return
+        only_elsewhere, _ = differences([self._elsewhere], [self._same], self._memory)
+        found = self._listed_hashes.numbers(only_elsewhere)
         paths = sorted(path for batch in self._listed.rows(found) for path in batch["path"].to_pylist())
         if paths:
             raise UnsafeLocation(
@@ -191,14 +198,18 @@ class Comparison:
         ordered = sorted(keys)
         column = HashColumn()
         column.add(self._hashes(pa.array([(self._store or "") + key for key in ordered], pa.string())))
-        return [ordered[place] for place in column.numbers(only_in([column], self._references(False), self._memory))]
+        absent, _ = differences([column], [self._same, self._elsewhere], self._memory)
+        return [ordered[place] for place in column.numbers(absent)]
 
     def _unreferenced(self, mismatches: bool) -> Iterator[pa.RecordBatch]:
-        absent = only_in([self._listed_hashes], self._references(mismatches), self._memory)
-        return self._listed.rows(self._listed_hashes.numbers(absent))
+        return self._listed.rows(self._listed_hashes.numbers(self._differences(mismatches)[0]))
 
-    def _references(self, mismatches: bool) -> list[HashColumn]:
-        return [self._same] if mismatches else [self._same, self._elsewhere]
+    def _differences(self, mismatches: bool) -> tuple[Hashes, Hashes]:
+        """Hashes listed and not referenced, and referenced and not listed; all that is listed has been added."""
+        if mismatches not in self._found:
+            references = [self._same] if mismatches else [self._same, self._elsewhere]
+            self._found[mismatches] = differences([self._listed_hashes], references, self._memory)
+        return self._found[mismatches]
 
 
 def _some(paths: Sequence[str]) -> str:
@@ -212,14 +223,12 @@ def _all_plain(paths: pa.StringArray, store: str) -> bool:
         return False
     offsets = np.frombuffer(paths.buffers()[1], np.int32)[paths.offset : paths.offset + len(paths) + 1]
     expected = sum(start[place : place + 2] in ("//", "/.") for place in range(len(start)))
-    if b"%" in memoryview(paths.buffers()[2])[offsets[0] : offsets[-1]].tobytes():
-        return False
     for first in range(0, len(paths), _AT_ONCE):
         ends = offsets[first : first + _AT_ONCE + 1]
         text = np.frombuffer(paths.buffers()[2], np.uint8, ends[-1] - ends[0], ends[0])
         slash = text == _SLASH
         # a slash before another or before a dot, which are neighbours in ASCII, is found in one pass
         odd = np.count_nonzero(slash[:-1] & (text[1:] - np.uint8(_DOT) < 2))
-        if odd != expected * (len(ends) - 1) or slash[ends[1:] - ends[0] - 1].any():
+        if odd != expected * (len(ends) - 1) or slash[ends[1:] - ends[0] - 1].any() or b"%" in text.tobytes():
             return False
     return True
