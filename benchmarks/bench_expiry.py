@@ -35,7 +35,7 @@ FILES = 20
 """Added by each snapshot."""
 MERGED = 20
 """After so many appends their manifests become one."""
-NAIVE, PEER = 30, 100
+NAIVE, PEER = 30, 10
 """Snapshots that the naive reader and pyiceberg are measured on; both are told for all."""
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

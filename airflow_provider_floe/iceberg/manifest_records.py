@@ -124,8 +124,8 @@ def conversion(source: Layout, target: Layout, row_ids: bool) -> Conversion | No
     return Conversion(target, Projection(_VALUES, _REQUIRED, ends), tuple(pieces), verbatim)
 
 
-def raw_entries(manifest: ManifestFile, data: bytes, how: Conversion) -> Iterator[RawEntry]:
-    """The live entries of a manifest, made existing ones, what they inherit written out.
+def raw_entries(manifest: ManifestFile, data: bytes, how: Conversion) -> Iterator[list[RawEntry]]:
+    """The live entries of a manifest, a block at a time, made existing ones, what they inherit written out.
 
     :raises TableUnreadable: when the manifest is damaged, or an existing file has no sequence number.
     """
@@ -142,14 +142,13 @@ def raw_entries(manifest: ManifestFile, data: bytes, how: Conversion) -> Iterato
     next_row_id = first_row_id(manifest)
     for block in read_blocks(data, how.projection, manifest.manifest_path):
         raw = block.data
+        entries: list[RawEntry] = []
         for row in block.rows:
-            status = row[0]
-            if status == DELETED:
+            if row[0] == DELETED:
                 continue
             head = heads.get(row[:4])
             if head is None:
                 head = heads[row[:4]] = _head(manifest, how.target, *row[:4])
-            records = row[5]
             if end:
                 encoded = head[0] + raw[row[begin] : row[end]] + tail
             else:
@@ -158,9 +157,10 @@ def raw_entries(manifest: ManifestFile, data: bytes, how: Conversion) -> Iterato
                     row_id = None
                 elif row_id is None:
                     row_id = next_row_id
-                    next_row_id += records
+                    next_row_id += row[5]
                 encoded = head[0] + _assembled(raw, row, places, row_id)
-            yield row[4], encoded, records, head[1]
+            entries.append((row[4], encoded, row[5], head[1]))
+        yield entries
 
 
 def _assembled(raw: bytes, row: Sequence[Any], places: Sequence[Any], row_id: int | None) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from pyiceberg.avro.codecs import CODEC_MAPPING_ICEBERG_TO_AVRO, KNOWN_CODECS
@@ -29,6 +31,7 @@ except ImportError:
     _compressobj, _LEVEL = zlib.compressobj, 1
 
 ENTRIES_PER_BLOCK = 500
+_ENCODED = itemgetter(1)
 _RAW_DEFLATE = -15
 _NAN = float("nan")
 _UNASSIGNED = -1
@@ -56,10 +59,10 @@ class Checksum:
         self.count = 0
         self._total = 0
 
-    def add(self, encoded: bytes) -> None:
-        """Count an entry in."""
-        self.count += 1
-        self._total += hash(encoded)
+    def add(self, entries: Sequence[RawEntry]) -> None:
+        """Count entries in."""
+        self.count += len(entries)
+        self._total += sum(map(hash, map(_ENCODED, entries)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Checksum) and (self.count, self._total) == (other.count, other._total)
@@ -83,15 +86,16 @@ class Written:
         return self.blocks == tuple((count, zlib.crc32(block)) for count, block in raw_blocks(data, path))
 
 
-def clustered(entries: Iterable[RawEntry], positions: Sequence[int]) -> list[RawEntry]:
+def clustered(blocks: Iterable[Sequence[RawEntry]], positions: Sequence[int]) -> list[RawEntry]:
     """Entries by partition, NULL first; those of one partition in the order in which they came."""
-    partitions: dict[tuple[Any, ...], list[RawEntry]] = {}
-    for entry in entries:
-        found = partitions.get(entry[0])
-        if found is None:
-            key = tuple(_NAN if value != value else value for value in entry[0])
-            found = partitions.setdefault(key, [])
-        found.append(entry)
+    partitions: defaultdict[tuple[Any, ...], list[RawEntry]] = defaultdict(list)
+    for entries in blocks:
+        for entry in entries:
+            partitions[entry[0]].append(entry)
+    # Python takes two NaN for different, unless they are one object
+    for key in [key for key in partitions if any(value != value for value in key)]:
+        of_nan = partitions.pop(key)
+        partitions[tuple(_NAN if value != value else value for value in key)] += of_nan
 
     def rank(key: tuple[Any, ...]) -> tuple[Any, ...]:
         values = (key[position] for position in positions)
@@ -129,9 +133,8 @@ def write_manifests(
         blocks: list[tuple[int, int]] = []
         while done < len(entries) and (done == first or size < share):
             block = entries[done : done + ENTRIES_PER_BLOCK]
-            for entry in block:
-                checksum.add(entry[1])
-            raw = b"".join([entry[1] for entry in block])
+            checksum.add(block)
+            raw = b"".join(map(_ENCODED, block))
             blocks.append((len(block), zlib.crc32(raw)))
             packed = compress.function(raw)
             parts += [encode_long(len(block)), encode_long(len(packed)), packed, sync]
@@ -147,20 +150,20 @@ def _write(io: FileIO, shape: Shape, entries: Sequence[RawEntry], data: bytes, p
         stream.write(data)
     metadata = shape.metadata
     spec = metadata.specs()[shape.spec_id]
-    partitions = [Record(*key) for key in {entry[0] for entry in entries}]
+    partitions = [Record(*key) for key in set(map(itemgetter(0), entries))]
     return ManifestFile.from_args(
         manifest_path=path,
         manifest_length=len(data),
         partition_spec_id=shape.spec_id,
         content=shape.content,
         sequence_number=_UNASSIGNED if metadata.format_version > 1 else 0,
-        min_sequence_number=min(entry[3] for entry in entries),
+        min_sequence_number=min(map(itemgetter(3), entries)),
         added_snapshot_id=shape.snapshot_id,
         added_files_count=0,
         existing_files_count=len(entries),
         deleted_files_count=0,
         added_rows_count=0,
-        existing_rows_count=sum(entry[2] for entry in entries),
+        existing_rows_count=sum(map(itemgetter(2), entries)),
         deleted_rows_count=0,
         partitions=construct_partition_summaries(spec, schema_for_spec(metadata, spec), partitions),
         key_metadata=None,

@@ -149,7 +149,7 @@ def _rewrite(run_: _Run, group: ManifestGroup) -> _Rewritten:
     before = Checksum()
     verbatim = True
 
-    def entries() -> Iterator[RawEntry]:
+    def entries() -> Iterator[list[RawEntry]]:
         nonlocal verbatim
         for manifest, data in read_ahead(io, group.manifests):
             run_.context.checkpoint()
@@ -158,9 +158,9 @@ def _rewrite(run_: _Run, group: ManifestGroup) -> _Rewritten:
             if how is None:
                 data, how = _encoded_anew(run_, group, manifest), conversion(target, target, row_ids)
             assert how is not None
-            for entry in raw_entries(manifest, data, how):
-                before.add(entry[1])
-                yield entry
+            for block in raw_entries(manifest, data, how):
+                before.add(block)
+                yield block
             run_.done_bytes += manifest.manifest_length
             run_.context.progress(run_.done_bytes, run_.total_bytes, "bytes")
 

@@ -6,7 +6,6 @@ import gzip
 import os
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +188,7 @@ class TestMismatch:
         real = file_comparison.Comparison.add_referenced
 
         def add_referenced(self: Any, files: Any) -> None:
-            real(self, ((replace(file, path=elsewhere(file.path)), known) for file, known in files))
+            real(self, ((file._replace(path=elsewhere(file.path)), known) for file, known in files))
 
         def elsewhere(path: str) -> str:
             return path.replace("file://", "viewfs://one") if path.endswith(".parquet") else path

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from harness.merge_on_read import position_delete
 from harness.tables import append_files, create_table, data_files, lake, local_path, small_files
-from pyiceberg.table import Table
 
 from airflow_provider_floe.errors import TableUnreadable, UnsafeOperation
 from airflow_provider_floe.iceberg import reachability
