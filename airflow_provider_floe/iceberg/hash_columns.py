@@ -91,4 +91,4 @@ def _among(hashes: Hashes, ordered: Hashes) -> np.ndarray[Any, np.dtype[np.bool_
     hashes = hashes & ~_MARK
     places = np.searchsorted(ordered, hashes)
     np.minimum(places, len(ordered) - 1, out=places)
-    return ordered[places] == hashes
+    return np.equal(ordered[places], hashes)

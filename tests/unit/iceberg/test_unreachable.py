@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,20 @@ def test_no_files_are_held_as_well() -> None:
     held.close()
     held.drop(hashes(["s3://b/1"]))
     assert (len(held), held.size_bytes, list(held)) == (0, 0, [])
+
+
+def test_a_held_file_takes_a_few_bytes_of_memory() -> None:
+    count, some = 200_000, 10_000
+    tracemalloc.start()
+    try:
+        held = HeldFiles()
+        for first in range(0, count, some):
+            paths = [f"s3://bucket/warehouse/db/events/data/day=2026-01-01/{n:060}" for n in range(first, first + some)]
+            held.add(Found(FileKind.DATA, paths, [1] * some))
+        held.close()
+        held.drop(hashes(paths))
+        assert sum(file.size_bytes or 0 for file in held) == len(held) == held.size_bytes == count - some
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * count  # the paths alone take more than twice that as objects
