@@ -56,7 +56,14 @@ class HeldFiles:
         """Take no more files."""
         self._flush()
         self._writer.close()
-        self._hashes, self._first = np.unique(np.array(self._added, np.int64), return_index=True)
+        added = np.frombuffer(self._added, np.int64)
+        order = np.argsort(added, kind="stable")
+        ordered = added[order]
+        fresh = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+        if fresh.all():
+            self._hashes, self._first = ordered, order
+        else:
+            self._hashes, self._first = ordered[fresh], order[fresh]
         self._stays = np.ones(len(self._hashes), np.bool_)
         self._added = array("q")
 
