@@ -92,7 +92,7 @@ def _decoded(attempt: Attempt, manifest: ManifestFile, leaves: Callable[[int, Ma
 def _spliced(
     attempt: Attempt, manifest: ManifestFile, data: bytes, how: Conversion, leaving: frozenset[int]
 ) -> Iterator[ManifestFile]:
-    entries = list(raw_entries(manifest, data, how))
+    entries = [entry for block in raw_entries(manifest, data, how) for entry in block]
     head = _deleted_head(how.target, attempt.snapshot_id)
     encoded: list[RawEntry] = [
         (partition, head + entry[_head_size(entry, how.target) :], records, sequence_number)
