@@ -2,7 +2,8 @@
 
 A dictionary that does not pay costs time and bytes, and what pays does not follow from a type. Delta encodings save a
 tenth more, but many readers do not know them, Iceberg's own vectorised reader in Spark among them until lately: so they
-are used only where the input files have them already, or the table's owner allows them.
+are used only where the input files have them already, or the table's owner allows them. Where the table sets no level
+for zstd, a column gets the level that other writers of Iceberg take for all of them, if that pays.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ _DICTIONARY_GAIN = 0.97
 _SATURATED = 1.4
 """Distinct values of the whole sample by those of its half: below, a dictionary hardly grows any more."""
 
+_ZSTD_LEVEL = 3
+"""That of zstd itself, of Java writers and of DuckDB; pyarrow takes 1 unless told."""
+_LEVEL_GAIN = 0.97
+"""That level is worth its time when it leaves less than this share of the bytes."""
+_SHORT_BYTES = 2
+"""Bytes by value, not compressed, up to which a file's column has few values: indices into a small dictionary."""
+
 DELTA_INTEGERS, DELTA_STRINGS = "DELTA_BINARY_PACKED", "DELTA_LENGTH_BYTE_ARRAY"
 
 
@@ -43,17 +51,20 @@ class Encodings:
 
     :ivar plain: columns without a dictionary.
     :ivar delta: columns in a delta encoding, and in which.
+    :ivar levels: columns that are compressed at another level than the others.
     """
 
     plain: frozenset[str] = frozenset()
     delta: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, int] = field(default_factory=dict)
 
     def writer_options(self, schema: pa.Schema) -> dict[str, Any]:
         """Arguments of :class:`pyarrow.parquet.ParquetWriter`."""
-        if not self.plain and not self.delta:
-            return {}
-        without = self.plain | self.delta.keys()
-        options: dict[str, Any] = {"use_dictionary": [path for path in _leaves(schema) if path not in without]}
+        options: dict[str, Any] = {}
+        if without := self.plain | self.delta.keys():
+            options["use_dictionary"] = [path for path in _leaves(schema) if path not in without]
+        if self.levels:
+            options["compression_level"] = dict(self.levels)
         if self.delta:
             options["column_encoding"] = dict(self.delta)
         return options
@@ -111,10 +122,10 @@ def choose(rows: pa.Table, options: Mapping[str, Any], *, delta: bool) -> Encodi
     """
     sample = rows.slice(max(0, (rows.num_rows - SAMPLE_ROWS) // 2), SAMPLE_ROWS)
     flat = [field.name for field in rows.schema if not pa.types.is_nested(field.type)]
-    sample = sample.select(flat)
+    sample = pa.table([_decoded(sample.column(name)) for name in flat], names=flat)
     plain, with_dictionary = _trial(sample, options, False), _trial(sample, options, True)
     encodings = {name: kind for name in flat if (kind := _delta_for(sample.schema.field(name).type))} if delta else {}
-    with_delta = _trial(sample.select(list(encodings)), options, False, encodings) if encodings else {}
+    with_delta = _trial(sample.select(list(encodings)), options, False, encodings)
     chosen_plain, chosen_delta = set(), {}
     for name in flat:
         dictionary_page, pages = with_dictionary[name]
@@ -129,15 +140,51 @@ def choose(rows: pa.Table, options: Mapping[str, Any], *, delta: bool) -> Encodi
             chosen_delta.pop(name, None)
         else:
             chosen_plain.add(name)
-    chosen = Encodings(frozenset(chosen_plain - chosen_delta.keys()), chosen_delta)
-    log.debug("no dictionary for %s; delta for %s", sorted(chosen.plain), sorted(chosen.delta))
+    chosen_plain -= chosen_delta.keys()
+    levels = {}
+    if options.get("compression") == "zstd" and options.get("compression_level") is None:
+        higher = {**options, "compression_level": _ZSTD_LEVEL}
+        small = _trial(sample.select([name for name in flat if name in chosen_plain]), higher, False)
+        small |= _trial(sample.select(list(chosen_delta)), higher, False, chosen_delta)
+        lower = {**plain, **{name: with_delta[name] for name in chosen_delta}}
+        levels = {name: _ZSTD_LEVEL for name, sizes in small.items() if sum(sizes) < _LEVEL_GAIN * sum(lower[name])}
+    chosen = Encodings(frozenset(chosen_plain), chosen_delta, levels)
+    log.debug(
+        "no dictionary for %s; delta for %s; level %d for %s",
+        sorted(chosen.plain),
+        sorted(chosen.delta),
+        _ZSTD_LEVEL,
+        sorted(chosen.levels),
+    )
     return chosen
+
+
+def columns_of_few_values(footer: pq.FileMetaData) -> frozenset[str]:
+    """Columns of text or bytes that a file holds as indices into a small dictionary, and that may be read as such.
+
+    Who reads them as dictionaries neither copies their values nor looks them up again to write them.
+    """
+    groups = [footer.row_group(number) for number in range(min(1, footer.num_row_groups))]
+    return frozenset(
+        chunk.path_in_schema
+        for group in groups
+        for chunk in (group.column(number) for number in range(group.num_columns))
+        if chunk.physical_type == "BYTE_ARRAY"
+        and chunk.has_dictionary_page
+        and chunk.total_uncompressed_size <= _SHORT_BYTES * chunk.num_values
+    )
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _trial(
     sample: pa.Table, options: Mapping[str, Any], dictionary: bool, encodings: Mapping[str, str] | None = None
 ) -> dict[str, tuple[float, int]]:
     """Compressed bytes of dictionary page and data pages, by column."""
+    if not sample.num_columns:
+        return {}
     sink = io.BytesIO()
     pq.write_table(
         sample,

@@ -6,7 +6,9 @@ Its Arrow reader and its Parquet metrics are public only as parts of larger call
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import copy
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -76,6 +78,7 @@ class ParquetLayout:
         the columns of row lineage come last.
     :ivar lineage: the number of those columns. Where there are any, a file that lacks them, or holds NULL in them,
         cannot be copied as it is: its rows would get new ids.
+    :ivar rows: the same schema of rows on their way, where some columns may be dictionaries.
     """
 
     def __init__(self, metadata: TableMetadata) -> None:
@@ -84,6 +87,7 @@ class ParquetLayout:
         self._table_schema = Schema(*metadata.schema().fields, *lineage)
         self._file_schema = sanitize_column_names(self._table_schema)
         self.arrow: pa.Schema = schema_to_pyarrow(self._file_schema, include_field_ids=True)
+        self.rows = self.arrow
         self._format = FileFormatFactory.get(FileFormat.PARQUET)
         no_metrics = {f"write.metadata.metrics.column.{field.name}": "none" for field in lineage}
         self._plan = compute_statistics_plan(self._file_schema, {**metadata.properties, **no_metrics})
@@ -100,21 +104,40 @@ class ParquetLayout:
         names = [field.name for field in self._table_schema.fields]
         return str(self.arrow.names[names.index(column)])
 
+    @property
+    def dictionaries(self) -> list[str]:
+        """The columns that are dictionaries on their way."""
+        return [field.name for field in self.rows if pa.types.is_dictionary(field.type)]
+
+    def with_dictionaries(self, columns: Collection[str]) -> ParquetLayout:
+        """The same layout, of rows whose columns of these names are dictionaries, as far as that can be.
+
+        Only columns of text or bytes can, and those without a bloom filter.
+        """
+        without = bloom_filters(self._properties, self.arrow.names)
+        layout = copy.copy(self)
+        layout.rows = pa.schema(
+            field.with_type(pa.dictionary(pa.int32(), field.type))
+            if field.name in columns and field.name not in without and _is_bytes(field.type)
+            else field
+            for field in self.arrow
+        )
+        return layout
+
     def conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch in the table's schema, given the names, types and field ids of the files."""
-        if batch.schema.equals(self.arrow, check_metadata=True):
+        """A batch in the table's schema, given the names, types and field ids of the rows to write."""
+        if batch.schema.equals(self.rows, check_metadata=True):
             return batch
-        if batch.schema.names == self.arrow.names:
-            columns = [
-                column if column.type == wanted.type or pa.types.is_nested(wanted.type) else column.cast(wanted.type)
-                for column, wanted in zip(batch.columns, self.arrow, strict=True)
-            ]
-            if [column.type for column in columns] == self.arrow.types:
-                return pa.RecordBatch.from_arrays(columns, schema=self.arrow)
+        if batch.schema.names == self.rows.names:
+            columns = [_as(column, wanted.type) for column, wanted in zip(batch.columns, self.rows, strict=True)]
+            if [column.type for column in columns] == self.rows.types:
+                return pa.RecordBatch.from_arrays(columns, schema=self.rows)
         shaped = _to_requested_schema(
             self._file_schema, self._table_schema, batch, include_field_ids=True, format_model=self._format
         )
-        return shaped if shaped.schema.equals(self.arrow, check_metadata=True) else shaped.cast(self.arrow)
+        shaped = shaped if shaped.schema.equals(self.arrow, check_metadata=True) else shaped.cast(self.arrow)
+        columns = [_as(column, wanted.type) for column, wanted in zip(shaped.columns, self.rows, strict=True)]
+        return pa.RecordBatch.from_arrays(columns, schema=self.rows)
 
     @property
     def writer_options(self) -> dict[str, Any]:
@@ -129,9 +152,35 @@ class ParquetLayout:
         options = {**self.writer_options, **encodings.writer_options(self.arrow)}
         if filters := bloom_filters(self._properties, self.arrow.names):
             options["bloom_filter_options"] = filters
-        return pq.ParquetWriter(stream, self.arrow, **options)
+        # What is stored for Arrow readers is the schema of the files: dictionaries are how rows come, not what they are.
+        writer = pq.ParquetWriter(stream, self.rows, store_schema=False, **options)
+        writer.add_key_value_metadata({"ARROW:schema": base64.b64encode(self.arrow.serialize().to_pybytes()).decode()})
+        return writer
 
     def metrics(self, footer: pq.FileMetaData) -> dict[str, Any]:
         """Arguments of :class:`DataFile` by the table's ``write.metadata.metrics.*`` modes."""
         found = data_file_statistics_from_parquet_metadata(footer, self._plan, self._columns)
         return found.to_serialized_dict()
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
+    )
+
+
+def _as(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """A column in the wanted type; a nested one as it is.
+
+    :raises pyarrow.ArrowInvalid: for a dictionary whose indices point beyond it.
+    """
+    if pa.types.is_dictionary(column.type):
+        column.validate(full=True)  # readers check the indices of a file only where they look the values up
+    if column.type == wanted or pa.types.is_nested(wanted):
+        return column
+    if not pa.types.is_dictionary(wanted):
+        return column.cast(wanted)
+    if pa.types.is_dictionary(column.type):
+        return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(wanted.value_type))
+    return column.cast(wanted.value_type).dictionary_encode()

@@ -94,14 +94,16 @@ class GroupReader:
             if self._layout.lineage:
                 place = current - self._layout.lineage
                 batch = with_lineage(batch, file, offset, place, list(self._layout.arrow)[place:])
-            keep = np.ones(batch.num_rows, dtype=bool)
             first, last = np.searchsorted(positions, (offset, offset + batch.num_rows))
-            keep[positions[first:last] - offset] = False
-            for key in keys:
-                keep &= ~key.matches(batch, file.sequence_number)
+            removed = positions[first:last] - offset
             offset += batch.num_rows
-            if not keep.all():
-                batch = batch.filter(pa.array(keep))
+            if len(removed) or keys:
+                keep = np.ones(batch.num_rows, dtype=bool)
+                keep[removed] = False
+                for key in keys:
+                    keep &= ~key.matches(batch, file.sequence_number)
+                if not keep.all():
+                    batch = batch.filter(pa.array(keep))
             if batch.num_columns > current:
                 batch = batch.select(list(range(current)))
             if batch.num_rows:
@@ -120,10 +122,13 @@ class GroupReader:
         }
         if not extra:
             with self._open_file(file) as stream:
-                parquet = pq.ParquetFile(stream)
-                own = pa.schema(list(self._layout.arrow)[: len(self._layout.arrow) - self._layout.lineage])
-                if any(_same_columns(parquet.schema_arrow, wanted) for wanted in (own, self._layout.arrow)):
-                    yield from parquet.iter_batches(BATCH_ROWS, use_threads=False)
+                parquet = pq.ParquetFile(stream, read_dictionary=self._layout.dictionaries)
+                rows = self._layout.rows
+                own = pa.schema(list(rows)[: len(rows) - self._layout.lineage])
+                if any(_same_columns(parquet.schema_arrow, wanted) for wanted in (own, rows)):
+                    # Room is made for so many rows beforehand, whether they come or not.
+                    most = min(BATCH_ROWS, max(1, parquet.metadata.num_rows))
+                    yield from parquet.iter_batches(most, use_threads=False)
                     return
         wanted = Schema(*schema.fields, *extra.values())
         yield from project(self._metadata, self._table.io, file, self._partition, wanted)
@@ -270,7 +275,10 @@ def _same_column(found: pa.Field, wanted: pa.Field) -> bool:
     ids = [(field.metadata or {}).get(b"PARQUET:field_id") for field in (found, wanted)]
     if found.name != wanted.name or ids[0] != ids[1] or ids[0] is None or pa.types.is_nested(wanted.type):
         return False
-    return found.type == wanted.type or any(
-        found.type in pair and wanted.type in pair
-        for pair in ((pa.string(), pa.large_string()), (pa.binary(), pa.large_binary()))
+    types = [
+        kind.value_type if pa.types.is_dictionary(kind) and pa.types.is_dictionary(wanted.type) else kind
+        for kind in (found.type, wanted.type)
+    ]
+    return types[0] == types[1] or any(
+        set(types) <= pair for pair in ({pa.string(), pa.large_string()}, {pa.binary(), pa.large_binary()})
     )

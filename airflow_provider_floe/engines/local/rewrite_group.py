@@ -15,7 +15,7 @@ from pyiceberg.typedef import Record
 
 from airflow_provider_floe.engines.local.commit import delete_quietly
 from airflow_provider_floe.engines.local.copy_plan import CopyPlan, plan_copy
-from airflow_provider_floe.engines.local.encodings import Trial
+from airflow_provider_floe.engines.local.encodings import Trial, columns_of_few_values
 from airflow_provider_floe.engines.local.lineage import verify_lineage
 from airflow_provider_floe.engines.local.moving import MOST_OPEN, MovingWriter
 from airflow_provider_floe.engines.local.ordering import Ordering, ordered
@@ -148,6 +148,8 @@ def _decoded(
     announce: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> Sequence[DataFile]:
+    if not (ordering.terms or ordering.z_columns or group.moves) and group.size_bytes >= _WORTH_A_THREAD:
+        layout = layout.with_dictionaries(columns_of_few_values(_footer(table, group)))
     with Fetched(table.io, group.files, memory_bytes // 16) as fetched:
         reader = GroupReader(table, layout, expected.partition, group.deletes, fetched.open)
         reader.load(group.files)
@@ -159,7 +161,7 @@ def _decoded(
                     yield batch
                 progress(file.file_size_bytes)
 
-        with closing(_ahead(group, read(), memory_bytes // 16)) as rows:
+        with closing(_ahead(group, read(), memory_bytes // 8)) as rows:
             files = _written(
                 table, layout, ordering, selection, group, expected, trial, memory_bytes, announce, progress, rows
             )

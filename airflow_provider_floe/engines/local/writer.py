@@ -93,7 +93,7 @@ class RollingWriter:
             self._stream.close()
 
     def _flush(self) -> None:
-        rows = pa.Table.from_batches(self._pending, schema=self._layout.arrow)
+        rows = one_dictionary(pa.Table.from_batches(self._pending, schema=self._layout.rows))
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
         if self._parquet is None:
             self._open_file(self._encode(rows))
@@ -125,6 +125,23 @@ class RollingWriter:
         metrics = self._layout.metrics(self._parquet.writer.metadata)
         self.files.append(data_file(self._path, self._partition, self._spec_id, size, self._sort_order_id, **metrics))
         self._parquet = self._stream = None
+
+
+def one_dictionary(rows: pa.Table) -> pa.Table:
+    """The same rows, whose columns of dictionaries have one for all rows, with every value once in it.
+
+    A Parquet writer takes such a dictionary as it is. The dictionary of a file need not be one.
+    """
+    if not any(pa.types.is_dictionary(kind) for kind in rows.schema.types):
+        return rows
+    rows = rows.unify_dictionaries()
+    for number, field in enumerate(rows.schema):
+        if pa.types.is_dictionary(field.type) and rows.column(number).num_chunks:
+            values = rows.column(number).chunk(0).dictionary
+            if values.null_count or len(values.unique()) < len(values):
+                plain = rows.column(number).cast(field.type.value_type)
+                rows = rows.set_column(number, field, plain.dictionary_encode())
+    return rows
 
 
 def _rows_per_group(target_bytes: int, bytes_per_row: float) -> int:
