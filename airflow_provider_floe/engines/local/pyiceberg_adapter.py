@@ -79,6 +79,7 @@ class ParquetLayout:
     :ivar lineage: the number of those columns. Where there are any, a file that lacks them, or holds NULL in them,
         cannot be copied as it is: its rows would get new ids.
     :ivar rows: the same schema of rows on their way, where some columns may be dictionaries.
+    :ivar dictionaries: the names of those columns.
     """
 
     def __init__(self, metadata: TableMetadata) -> None:
@@ -88,6 +89,7 @@ class ParquetLayout:
         self._file_schema = sanitize_column_names(self._table_schema)
         self.arrow: pa.Schema = schema_to_pyarrow(self._file_schema, include_field_ids=True)
         self.rows = self.arrow
+        self.dictionaries: tuple[str, ...] = ()
         self._format = FileFormatFactory.get(FileFormat.PARQUET)
         no_metrics = {f"write.metadata.metrics.column.{field.name}": "none" for field in lineage}
         self._plan = compute_statistics_plan(self._file_schema, {**metadata.properties, **no_metrics})
@@ -104,11 +106,6 @@ class ParquetLayout:
         names = [field.name for field in self._table_schema.fields]
         return str(self.arrow.names[names.index(column)])
 
-    @property
-    def dictionaries(self) -> list[str]:
-        """The columns that are dictionaries on their way."""
-        return [field.name for field in self.rows if pa.types.is_dictionary(field.type)]
-
     def with_dictionaries(self, columns: Collection[str]) -> ParquetLayout:
         """The same layout, of rows whose columns of these names are dictionaries, as far as that can be.
 
@@ -116,16 +113,26 @@ class ParquetLayout:
         """
         without = bloom_filters(self._properties, self.arrow.names)
         layout = copy.copy(self)
-        layout.rows = pa.schema(
-            field.with_type(pa.dictionary(pa.int32(), field.type))
+        layout.dictionaries = tuple(
+            field.name
+            for field in self.arrow
             if field.name in columns and field.name not in without and _is_bytes(field.type)
-            else field
+        )
+        layout.rows = pa.schema(
+            field.with_type(pa.dictionary(pa.int32(), field.type)) if field.name in layout.dictionaries else field
             for field in self.arrow
         )
         return layout
 
     def conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch in the table's schema, given the names, types and field ids of the rows to write."""
+        """A batch in the table's schema, given the names, types and field ids of the rows to write.
+
+        :raises pyarrow.ArrowInvalid: for a dictionary whose indices point beyond it.
+        """
+        if self.dictionaries:
+            for column in batch.columns:
+                if pa.types.is_dictionary(column.type):
+                    column.validate(full=True)  # readers check a file's indices only where they look the values up
         if batch.schema.equals(self.rows, check_metadata=True):
             return batch
         if batch.schema.names == self.rows.names:
@@ -171,12 +178,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _as(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """A column in the wanted type; a nested one as it is.
-
-    :raises pyarrow.ArrowInvalid: for a dictionary whose indices point beyond it.
-    """
-    if pa.types.is_dictionary(column.type):
-        column.validate(full=True)  # readers check the indices of a file only where they look the values up
+    """A column in the wanted type; a nested one as it is."""
     if column.type == wanted or pa.types.is_nested(wanted):
         return column
     if not pa.types.is_dictionary(wanted):

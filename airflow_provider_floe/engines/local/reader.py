@@ -65,6 +65,7 @@ class GroupReader:
         self._open_file = open_file or (lambda file: table.io.new_input(file.path).open())
         self._metadata = table.metadata
         self._layout = layout
+        self._fast = (pa.schema(list(layout.rows)[: len(layout.rows) - layout.lineage]), layout.rows)
         self._partition = partition
         self._index = DeleteIndex(table.metadata, deletes)
         self._deletes = deletes
@@ -123,9 +124,8 @@ class GroupReader:
         if not extra:
             with self._open_file(file) as stream:
                 parquet = pq.ParquetFile(stream, read_dictionary=self._layout.dictionaries)
-                rows = self._layout.rows
-                own = pa.schema(list(rows)[: len(rows) - self._layout.lineage])
-                if any(_same_columns(parquet.schema_arrow, wanted) for wanted in (own, rows)):
+                found = parquet.schema_arrow
+                if any(_same_columns(found, wanted) for wanted in self._fast):
                     # Room is made for so many rows beforehand, whether they come or not.
                     most = min(BATCH_ROWS, max(1, parquet.metadata.num_rows))
                     yield from parquet.iter_batches(most, use_threads=False)

@@ -13,6 +13,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
+from airflow_provider_floe.engines.local.arrow_memory import steady_memory
 from airflow_provider_floe.engines.local.commit import delete_quietly
 from airflow_provider_floe.engines.local.copy_plan import CopyPlan, plan_copy
 from airflow_provider_floe.engines.local.encodings import Trial, columns_of_few_values
@@ -79,7 +80,8 @@ def rewrite_group(
             return Written(group, files, copied=True)
     else:
         log.info("decoding %s: %s", text, plan)
-    files = _decoded(table, layout, ordering, selection, group, expected, trial, memory_bytes, announce, progress)
+    with steady_memory():
+        files = _decoded(table, layout, ordering, selection, group, expected, trial, memory_bytes, announce, progress)
     deleted = count_deleted(table, group, expected.partition, memory_bytes // 2)
     verify_group(table.io, table.schema(), expected, deleted, files, group.output_spec_id)
     return Written(group, files)

@@ -138,7 +138,7 @@ def one_dictionary(rows: pa.Table) -> pa.Table:
     for number, field in enumerate(rows.schema):
         if pa.types.is_dictionary(field.type) and rows.column(number).num_chunks:
             values = rows.column(number).chunk(0).dictionary
-            if values.null_count or len(values.unique()) < len(values):
+            if len(values.unique()) < len(values):
                 plain = rows.column(number).cast(field.type.value_type)
                 rows = rows.set_column(number, field, plain.dictionary_encode())
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -16,7 +17,7 @@ from pyiceberg.table import Table
 from pyiceberg.types import DecimalType, IntegerType, LongType, NestedField, StringType
 from rewriting import rewrite
 
-from airflow_provider_floe.engines.local.encodings import LEAST_ROWS
+from airflow_provider_floe.engines.local.encodings import LEAST_ROWS, choose
 from airflow_provider_floe.errors import ConfigurationError
 
 SCHEMA = Schema(
@@ -86,6 +87,36 @@ def test_delta_encodings_are_used_where_the_owner_allows_them_or_the_files_have_
     rewrite(table, target_file_size_bytes=data_files(table)[0].file_size_in_bytes // 3)
     assert len(data_files(table)) > 1
     assert contents(table) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "higher"),
+    [
+        ({"compression": "zstd"}, True),
+        ({"compression": "zstd", "compression_level": None}, True),
+        ({"compression": "zstd", "compression_level": 1}, False),
+        ({"compression": "snappy"}, False),
+    ],
+)
+@pytest.mark.parametrize("delta", [False, True])
+def test_a_column_is_compressed_harder_where_that_pays_and_the_table_sets_no_level(
+    options: dict[str, Any], higher: bool, delta: bool
+) -> None:
+    maker = random.Random(1)
+    words = ["among", "the", "quickly", "final", "deposits", "sleep", "furiously", "pending", "requests", "haggle"]
+    rows = pa.table(
+        {
+            "text": [" ".join(maker.choices(words, k=8)) for _ in range(20_000)],
+            "noise": [maker.randbytes(16) for _ in range(20_000)],
+            "few": maker.choices(["open", "shipped"], k=20_000),
+        }
+    )
+    found = choose(rows, options, delta=delta)
+    assert found.levels == ({"text": 3} if higher else {})
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, rows.schema, **{**options, **found.writer_options(rows.schema)}) as writer:
+        writer.write_table(rows)
+    assert pq.read_table(pa.BufferReader(sink.getvalue())).equals(rows)
 
 
 def test_an_unknown_value_of_the_property_is_named(tmp_path: Path) -> None:
