@@ -159,7 +159,7 @@ class ParquetLayout:
         options = {**self.writer_options, **encodings.writer_options(self.arrow)}
         if filters := bloom_filters(self._properties, self.arrow.names):
             options["bloom_filter_options"] = filters
-        # What is stored for Arrow readers is the schema of the files: dictionaries are how rows come, not what they are.
+        # For Arrow's readers the schema of the files is stored: dictionaries are how rows come, not what they are.
         writer = pq.ParquetWriter(stream, self.rows, store_schema=False, **options)
         writer.add_key_value_metadata({"ARROW:schema": base64.b64encode(self.arrow.serialize().to_pybytes()).decode()})
         return writer

@@ -112,7 +112,7 @@ def test_a_column_is_compressed_harder_where_that_pays_and_the_table_sets_no_lev
         }
     )
     found = choose(rows, options, delta=delta)
-    assert found.levels == ({"text": 3} if higher else {})
+    assert found.levels == ({"text": 2} if higher else {})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, rows.schema, **{**options, **found.writer_options(rows.schema)}) as writer:
         writer.write_table(rows)

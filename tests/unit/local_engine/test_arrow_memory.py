@@ -18,15 +18,17 @@ def not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_last_to_leave_puts_it_back_also_after_a_failure() -> None:
+    def fail() -> None:
+        with steady_memory():
+            assert backend() == "system"
+            raise OSError("disk full")
+
     before = backend()
-    first = steady_memory()
-    first.__enter__()
-    with pytest.raises(OSError, match="disk full"), steady_memory():
+    with steady_memory():
+        with pytest.raises(OSError, match="disk full"):
+            fail()
         assert backend() == "system"
-        raise OSError("disk full")
-    assert backend() == "system"
-    kept = pa.array(range(1000))
-    first.__exit__(None, None, None)
+        kept = pa.array(range(1000))
     assert backend() == before
     assert kept.to_pylist() == list(range(1000))
 
