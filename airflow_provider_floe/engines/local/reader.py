@@ -66,6 +66,7 @@ class GroupReader:
         self._metadata = table.metadata
         self._layout = layout
         self._fast = (pa.schema(list(layout.rows)[: len(layout.rows) - layout.lineage]), layout.rows)
+        self._fit: pa.Schema | None = None  # the schema last found to be one of those: most files have the same
         self._partition = partition
         self._index = DeleteIndex(table.metadata, deletes)
         self._deletes = deletes
@@ -125,7 +126,9 @@ class GroupReader:
             with self._open_file(file) as stream:
                 parquet = pq.ParquetFile(stream, read_dictionary=self._layout.dictionaries)
                 found = parquet.schema_arrow
-                if any(_same_columns(found, wanted) for wanted in self._fast):
+                fits = self._fit is not None and found.equals(self._fit, check_metadata=True)
+                if fits or any(_same_columns(found, wanted) for wanted in self._fast):
+                    self._fit = found
                     # Room is made for so many rows beforehand, whether they come or not.
                     most = min(BATCH_ROWS, max(1, parquet.metadata.num_rows))
                     yield from parquet.iter_batches(most, use_threads=False)
