@@ -6,9 +6,11 @@ import math
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+from threading import Event
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -48,6 +50,8 @@ from airflow_provider_floe.iceberg.listing import local_path
 from airflow_provider_floe.iceberg.selection import FileGroup, Selection
 
 CHUNK_BYTES = 8 * 1024**2
+_AT_A_TIME = 2
+"""Files of a group that are written at a time: the kernel, or the storage, copies one while the next is prepared."""
 _MOST_INDEX_BYTES = 32 * 1024**2
 """Indexes and bloom filters of one input file beyond this are left out, for they pass through memory."""
 _EDGE_BYTES = 64
@@ -74,22 +78,47 @@ def copy_group(
     :raises VerificationFailed: when a file that was written does not hold what its sources hold.
     """
     directory = partition_directory(table, group.output_spec_id, expected.partition)
-    files = []
-    for parts in plan.files:
+    failed = Event()
+
+    def count(size: int) -> None:
+        if failed.is_set():
+            raise InterruptedError("another file of the group failed")
+        progress(size)
+
+    def copy(parts: Sequence[Part]) -> DataFile:
+        try:
+            return copy_file(parts)
+        except BaseException:
+            failed.set()
+            raise
+
+    def copy_file(parts: Sequence[Part]) -> DataFile:
         name = f"{directory}{selection.mark}-{uuid.uuid4()}.parquet"
         path = table.location_provider().new_data_location(name)
         announce(path)
         with _target(table.io, path) as target:
-            _write(table.io, target, plan.head, parts, progress)
+            _write(table.io, target, plan.head, parts, count)
         with table.io.new_input(path).open() as stream:
             written = pq.ParquetFile(stream).metadata
         _verify(table.io, path, written, parts)
         metrics = layout.metrics(written)
         _settle_floats(metrics, expected, table.schema())
-        files.append(
-            data_file(path, expected.partition, group.output_spec_id, target.position, sort_order_id=None, **metrics)
+        made: DataFile = data_file(
+            path, expected.partition, group.output_spec_id, target.position, sort_order_id=None, **metrics
         )
-    return files
+        return made
+
+    if len(plan.files) == 1:
+        return [copy(plan.files[0])]
+    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="floe-copy") as pool:
+        copies = [pool.submit(copy, parts) for parts in plan.files]
+        wait(copies, return_when=FIRST_EXCEPTION)
+        for one in copies:
+            one.cancel()
+    failures = [error for one in copies if not one.cancelled() and (error := one.exception())]
+    if failures:
+        raise min(failures, key=lambda error: isinstance(error, InterruptedError))  # what failed first
+    return [one.result() for one in copies]
 
 
 @dataclass

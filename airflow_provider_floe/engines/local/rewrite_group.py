@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from threading import Lock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -115,7 +116,7 @@ def _copied(
 ) -> Sequence[DataFile] | None:
     """The verified files; None, and nothing left behind, when the copy turned out not to be one."""
     announced: list[str] = []
-    done = 0
+    counting, done = Lock(), 0
 
     def announce_copy(path: str) -> None:
         announce(path)
@@ -123,7 +124,8 @@ def _copied(
 
     def count(size: int) -> None:
         nonlocal done
-        done += size
+        with counting:
+            done += size
         progress(size)
 
     try:
