@@ -23,15 +23,16 @@ from airflow_provider_floe.iceberg.manifest_records import RawEntry, encode_long
 from airflow_provider_floe.iceberg.manifest_selection import expected_manifests, target_manifest_size
 
 _compressobj: Callable[[int, int, int], Any]
+_crc32: Callable[[bytes], int]
 try:
     from isal import isal_zlib
 
-    _compressobj, _LEVEL = isal_zlib.compressobj, 3
+    _compressobj, _crc32, _LEVEL = isal_zlib.compressobj, isal_zlib.crc32, 2
 except ImportError:
-    _compressobj, _LEVEL = zlib.compressobj, 1
+    _compressobj, _crc32, _LEVEL = zlib.compressobj, zlib.crc32, 1
 
 ENTRIES_PER_BLOCK = 500
-_ENCODED = itemgetter(1)
+_PARTITION, _ENCODED, _RECORDS, _SEQUENCE_NUMBER = map(itemgetter, range(4))
 _RAW_DEFLATE = -15
 _NAN = float("nan")
 _UNASSIGNED = -1
@@ -83,7 +84,7 @@ class Written:
     def stands(self, data: bytes) -> bool:
         """Whether its bytes in storage hold the blocks that were written."""
         path = self.manifest.manifest_path
-        return self.blocks == tuple((count, zlib.crc32(block)) for count, block in raw_blocks(data, path))
+        return self.blocks == tuple((count, _crc32(block)) for count, block in raw_blocks(data, path))
 
 
 def clustered(blocks: Iterable[Sequence[RawEntry]], positions: Sequence[int]) -> list[RawEntry]:
@@ -131,39 +132,59 @@ def write_manifests(
         parts = [_header(header, compress), sync]
         size = len(parts[0])
         blocks: list[tuple[int, int]] = []
+        summary = _Summary()
         while done < len(entries) and (done == first or size < share):
             block = entries[done : done + ENTRIES_PER_BLOCK]
             checksum.add(block)
+            summary.add(block)
             raw = b"".join(map(_ENCODED, block))
-            blocks.append((len(block), zlib.crc32(raw)))
+            blocks.append((len(block), _crc32(raw)))
             packed = compress.function(raw)
             parts += [encode_long(len(block)), encode_long(len(packed)), packed, sync]
             size += len(packed) + len(sync)
             done += len(block)
-        manifest = _write(io, shape, entries[first:done], b"".join(parts), new_path())
+        manifest = _write(io, shape, summary, b"".join(parts), new_path())
         bytes_per_entry = manifest.manifest_length / (done - first)
         yield Written(manifest, tuple(blocks))
 
 
-def _write(io: FileIO, shape: Shape, entries: Sequence[RawEntry], data: bytes, path: str) -> ManifestFile:
+class _Summary:
+    """What a manifest list says of a manifest's entries, summed up block by block while they are at hand."""
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self.records = 0
+        self.least_sequence_number: int | None = None
+        self.partitions: set[tuple[Any, ...]] = set()
+
+    def add(self, entries: Sequence[RawEntry]) -> None:
+        self.entries += len(entries)
+        self.records += sum(map(_RECORDS, entries))
+        least = min(map(_SEQUENCE_NUMBER, entries))
+        known = self.least_sequence_number
+        self.least_sequence_number = least if known is None else min(known, least)
+        self.partitions.update(map(_PARTITION, entries))
+
+
+def _write(io: FileIO, shape: Shape, summary: _Summary, data: bytes, path: str) -> ManifestFile:
     with io.new_output(path).create() as stream:
         stream.write(data)
     metadata = shape.metadata
     spec = metadata.specs()[shape.spec_id]
-    partitions = [Record(*key) for key in set(map(itemgetter(0), entries))]
+    partitions = [Record(*key) for key in summary.partitions]
     return ManifestFile.from_args(
         manifest_path=path,
         manifest_length=len(data),
         partition_spec_id=shape.spec_id,
         content=shape.content,
         sequence_number=_UNASSIGNED if metadata.format_version > 1 else 0,
-        min_sequence_number=min(map(itemgetter(3), entries)),
+        min_sequence_number=summary.least_sequence_number,
         added_snapshot_id=shape.snapshot_id,
         added_files_count=0,
-        existing_files_count=len(entries),
+        existing_files_count=summary.entries,
         deleted_files_count=0,
         added_rows_count=0,
-        existing_rows_count=sum(map(itemgetter(2), entries)),
+        existing_rows_count=summary.records,
         deleted_rows_count=0,
         partitions=construct_partition_summaries(spec, schema_for_spec(metadata, spec), partitions),
         key_metadata=None,
