@@ -24,7 +24,7 @@ def sorted_by_duckdb(
     by: list[str] = []
 
     def keyed(batch: pa.RecordBatch) -> pa.RecordBatch:
-        result = pa.RecordBatch.from_arrays([storage(column) for column in batch.columns], schema=stored)
+        result = pa.RecordBatch.from_arrays([_plain(column) for column in batch.columns], schema=stored)
         by.clear()
         for term in terms:
             for column, how in exact_columns(batch.column(term.column), term):
@@ -47,12 +47,20 @@ def sorted_by_duckdb(
             yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
 
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else storage(column)
+
+
 def _storage(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
 def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if column.type == kind:
         return column
+    if pa.types.is_dictionary(kind):
+        return column.cast(kind.value_type).dictionary_encode()
     plain = column.cast(_storage(kind))
     return kind.wrap_array(plain) if isinstance(kind, pa.BaseExtensionType) else plain

@@ -42,6 +42,11 @@ class Ordering:
     z_columns: tuple[NestedField, ...] = ()
     sort_order_id: int | None = None
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the table's columns that are compared."""
+        return (*(term.column for term in self.terms), *(field.name for field in self.z_columns))
+
 
 def ordering_of(table: Table, settings: RewriteDataFiles) -> Ordering:
     """The order that the settings ask for.
@@ -88,7 +93,7 @@ def ordered(
         sort = ExternalSort([SortTerm(KEY, False, True)], lambda: [curve.keys(sample)], expected_rows, memory_bytes)
         keyed = (batch.append_column(KEY, curve.keys([batch.column(name) for name in names])) for batch in rows)
         for batch in sort.rows(keyed):
-            yield pa.RecordBatch.from_arrays(batch.columns[:-1], schema=layout.arrow)
+            yield pa.RecordBatch.from_arrays(batch.columns[:-1], schema=layout.rows)
     else:
         yield from rows
 

@@ -152,8 +152,9 @@ def _decoded(
     announce: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> Sequence[DataFile]:
-    if not (ordering.terms or ordering.z_columns or group.moves) and group.size_bytes >= _WORTH_A_THREAD:
-        layout = layout.with_dictionaries(columns_of_few_values(_footer(table, group)))
+    if not group.moves and group.size_bytes >= _WORTH_A_THREAD:
+        compared = {layout.file_name(name) for name in ordering.columns}
+        layout = layout.with_dictionaries(columns_of_few_values(_footer(table, group)) - compared)
     with Fetched(table.io, group.files, memory_bytes // 16) as fetched:
         reader = GroupReader(table, layout, expected.partition, group.deletes, fetched.open)
         reader.load(group.files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -191,11 +191,24 @@ def test_columns_with_a_bloom_filter_are_written_as_ever(tmp_path: Path) -> None
     assert found == [[(False,)], [(True,)]]
 
 
-@pytest.mark.parametrize("partitions", [{"strategy": "SORT", "sort_order": ["id DESC"]}, {"strategy": "BINPACK"}])
-def test_sorted_rows_come_without_dictionaries(tmp_path: Path, partitions: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("settings", "in_order"),
+    [
+        ({"strategy": "SORT", "sort_order": ["id DESC"]}, lambda row: -row["id"]),
+        ({"strategy": "SORT", "sort_order": ["state", "id"]}, lambda row: (row["state"], row["id"])),
+        ({"strategy": "ZORDER", "z_order_columns": ["id", "state"]}, None),
+    ],
+    ids=["by another column", "by itself", "z-order"],
+)
+def test_sorted_rows_keep_their_dictionaries(
+    tmp_path: Path, settings: dict[str, Any], in_order: Callable[[dict[str, Any]], Any] | None
+) -> None:
     table = table_of(tmp_path, [make(number * ROWS, ROWS) for number in range(FILES)])
     before = contents(table)
-    rewrite(table, **partitions)
+    rewrite(table, **settings)
     assert contents(table) == before
-    ids = list(itertools.chain(*(pq.read_table(path)["id"].to_pylist() for path in written(table))))
-    assert ids == sorted(ids, reverse=partitions["strategy"] == "SORT")
+    assert is_dictionary(table, "note")
+    check_statistics(table)
+    if in_order is not None:
+        rows = [row for path in written(table) for row in pq.read_table(path).to_pylist()]
+        assert rows == sorted(rows, key=in_order)
