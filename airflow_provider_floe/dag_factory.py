@@ -148,8 +148,8 @@ def add_tasks(selection: PolicySelection, kwargs: dict[str, Any], *, form: bool 
     :param form: whether the DAG has the Params of :func:`_run_params`.
     """
     kwargs = {"pool": config.pool(), **kwargs}
-    deferring = {name: kwargs.pop(name) for name in ("deferrable",) if name in kwargs}
-    sharing = {name: kwargs.pop(name) for name in ("max_tasks_per_table",) if name in kwargs}
+    deferring = _taken_out(kwargs, "deferrable")
+    sharing = _taken_out(kwargs, "max_tasks_per_table")
     sources: dict[str, Any] = {"policies_path": str(selection.path), "inline_policies": selection.inline}
     asked: dict[str, Any] = (
         {
@@ -185,6 +185,11 @@ def add_tasks(selection: PolicySelection, kwargs: dict[str, Any], *, form: bool 
         **kwargs,
     )
     execute >> verdict
+
+
+def _taken_out(kwargs: dict[str, Any], name: str) -> dict[str, Any]:
+    """An argument that is for one task only, where it is given."""
+    return {name: kwargs.pop(name)} if name in kwargs else {}
 
 
 def load_policy_dags(

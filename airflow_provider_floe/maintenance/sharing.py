@@ -75,8 +75,13 @@ class StoreBoard:
         )
 
     def offered(self) -> tuple[int, Sequence[GroupOffer]]:
-        """The snapshot and its groups."""
+        """The snapshot and its groups.
+
+        :raises LeaseLost: when they are gone, since the operation has come to its end.
+        """
         groups = self._store.file_groups(self._operation_id)
+        if not groups:
+            raise LeaseLost(f"operation {self._operation_id} is over: nothing to help")
         return groups[0].snapshot_id, [GroupOffer(one.number, one.size_bytes, one.digest) for one in groups]
 
     def claim(self, before: int) -> int | None:
@@ -177,7 +182,7 @@ def help_item(
         with StoreBoard(env, record, commits=False) as board:
             context = _Helping(env, record, board, locations, deadline=deadline, cancelled=cancelled)
             return engine.help(request, context, board)
-    except FloeError as error:
+    except Exception as error:
         if cancelled():
             raise OperationCancelled(f"{item.operation} on {item.table.ref()}: the help was cancelled") from error
         log.warning("%s on %s: this task helps no more: %s", item.operation, item.table.ref(), error)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from harness.sharing_worker import LEASE, environment
+from harness.store_documents import record
 from harness.tables import lake, local_path, rows_digest, small_files
 from pyiceberg.table import Table
 from pyiceberg.types import LongType
@@ -31,7 +32,7 @@ from airflow_provider_floe.maintenance.request import RunRequest
 from airflow_provider_floe.maintenance.sharing import help_item
 from airflow_provider_floe.maintenance.verdict import verdict
 from airflow_provider_floe.planning.model import Plan, RunMode
-from airflow_provider_floe.stores.protocols import OperationStatus
+from airflow_provider_floe.stores.protocols import FileGroup, OperationStatus
 from airflow_provider_floe.tables import Operation, TableRef
 
 EVENTS = TableRef("lake", ("db",), "events")
@@ -133,10 +134,10 @@ def assert_rewritten_once(table: Table, before: list[Any], snapshots: int, env: 
     assert rows_digest(table.refresh()) == before
     assert len(table.metadata.snapshots) == snapshots + 1, "one commit for all groups"
     assert len(list(table.scan().plan_files())) == len(PARTS)
-    (record,) = env.store.operations(plan_id=made.id, statuses=(OperationStatus.SUCCESS,))
-    assert record.result is not None
-    assert record.result.files_rewritten == 4 * len(PARTS)
-    assert not env.store.file_groups(record.id), "nothing is left of the groups"
+    (done,) = env.store.operations(plan_id=made.id, statuses=(OperationStatus.SUCCESS,))
+    assert done.result is not None
+    assert done.result.files_rewritten == 4 * len(PARTS)
+    assert not env.store.file_groups(done.id), "nothing is left of the groups"
     assert not verdict(env, made.id, None).failed
 
 
@@ -316,6 +317,37 @@ def test_a_helper_that_is_not_needed_ends(env: Environment, table: Table, monkey
     monkeypatch.undo()
     assert helped(env, made) == 0, "it is done"
     assert execute(env, made.id, 1, context={}).records == (), "a helper has no records of its own"
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError("the catalog is away")], ids=["over", "broken"])
+def test_a_helper_that_cannot_help_ends_well(
+    env: Environment, table: Table, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
+) -> None:
+    """The operation came to its end, and its groups went, right after the helper saw them; or anything else failed."""
+    made = planned(env)
+    at_work = record(
+        table=EVENTS,
+        operation=Operation.REWRITE_DATA_FILES,
+        plan_id=made.id,
+        item_id=made.helpers[0],
+        lease_token="another's",
+    )
+    env.store.save_operation(at_work)
+    env.store.offer_file_groups(at_work.id, [FileGroup(number=0, snapshot_id=1, size_bytes=1, digest="")])
+
+    def claimed(board: sharing.StoreBoard) -> sharing.StoreBoard:
+        if failure is not None:
+            monkeypatch.setattr(rewrite_data, "_prepare", failing)
+        else:
+            env.store.drop_file_groups(at_work.id)
+        return entered(board)
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise failure or AssertionError
+
+    entered = sharing.StoreBoard.__enter__
+    monkeypatch.setattr(sharing.StoreBoard, "__enter__", claimed)
+    assert helped(env, made) == 0
 
 
 def test_without_a_request_nobody_helps(env: Environment, table: Table) -> None:
