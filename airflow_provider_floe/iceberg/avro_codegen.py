@@ -70,7 +70,7 @@ def _short_values(count: int) -> Callable[[bytes, int], re.Match[bytes] | None]:
         return lambda block, position: None
     lengths = sorted(range(64), key=lambda length: length not in (4, 8, 16))
     values = (re.escape(bytes([2 * length])) + (b".{%d}" % length if length else b"") for length in lengths)
-    return re.compile(rb"(?:[\x00-\x7f](?:" + b"|".join(values) + rb")){%d}" % count, re.DOTALL).match
+    return re.compile(rb"(?:[\x00-\x7f](?:" + b"|".join(values) + rb")){%d}+" % count, re.DOTALL).match
 
 
 def _step_over(decoder: BinaryDecoder, size: int, count: int) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from pyiceberg.manifest import ManifestFile
@@ -32,6 +33,7 @@ _VALUES = (
     _FIRST_ROW_ID,
 )
 _REQUIRED = frozenset((_STATUS, _PARTITION, _RECORDS))
+_BEGINNING = itemgetter(slice(4))
 
 
 RawEntry = tuple[tuple[Any, ...], bytes, int, int]
@@ -138,29 +140,41 @@ def raw_entries(manifest: ManifestFile, data: bytes, how: Conversion) -> Iterato
     ]
     begin, end = places[0] if how.verbatim and isinstance(places[0], tuple) else (0, 0)
     tail = b"".join(place for place in places if isinstance(place, bytes))
-    heads: dict[tuple[Any, ...], tuple[bytes, int]] = {}
+    heads = _Heads(manifest, how.target)
     next_row_id = first_row_id(manifest)
     for block in read_blocks(data, how.projection, manifest.manifest_path):
         raw = block.data
+        live = [row for row in block.rows if row[0] != DELETED]
+        if end:
+            beginnings = map(heads.__getitem__, map(_BEGINNING, live))
+            yield [
+                (row[4], head + raw[row[begin] : row[end]] + tail, row[5], sequence_number)
+                for row, (head, sequence_number) in zip(live, beginnings, strict=True)
+            ]
+            continue
         entries: list[RawEntry] = []
-        for row in block.rows:
-            if row[0] == DELETED:
-                continue
-            head = heads.get(row[:4])
-            if head is None:
-                head = heads[row[:4]] = _head(manifest, how.target, *row[:4])
-            if end:
-                encoded = head[0] + raw[row[begin] : row[end]] + tail
-            else:
-                row_id = row[6]
-                if next_row_id is None:
-                    row_id = None
-                elif row_id is None:
-                    row_id = next_row_id
-                    next_row_id += row[5]
-                encoded = head[0] + _assembled(raw, row, places, row_id)
-            entries.append((row[4], encoded, row[5], head[1]))
+        for row in live:
+            row_id = row[6]
+            if next_row_id is None:
+                row_id = None
+            elif row_id is None:
+                row_id = next_row_id
+                next_row_id += row[5]
+            head, sequence_number = heads[_BEGINNING(row)]
+            entries.append((row[4], head + _assembled(raw, row, places, row_id), row[5], sequence_number))
         yield entries
+
+
+class _Heads(dict[tuple[Any, ...], tuple[bytes, int]]):
+    """The encoded beginning of existing entries and their sequence number, by what the entries said themselves."""
+
+    def __init__(self, manifest: ManifestFile, target: Layout) -> None:
+        self._manifest = manifest
+        self._target = target
+
+    def __missing__(self, said: tuple[Any, ...]) -> tuple[bytes, int]:
+        found = self[said] = _head(self._manifest, self._target, *said)
+        return found
 
 
 def _assembled(raw: bytes, row: Sequence[Any], places: Sequence[Any], row_id: int | None) -> bytes:

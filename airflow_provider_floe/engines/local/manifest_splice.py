@@ -53,8 +53,11 @@ class Shape:
     positions: Sequence[int]
 
 
-class Checksum:
-    """Number of entries and a sum over their bytes, whatever their order."""
+class Tally:
+    """Number of entries and a sum over which they are, whatever their order.
+
+    The sum is over the objects, all of which live until the last is written: their bytes need not be gone through.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -63,10 +66,10 @@ class Checksum:
     def add(self, entries: Sequence[RawEntry]) -> None:
         """Count entries in."""
         self.count += len(entries)
-        self._total += sum(map(hash, map(_ENCODED, entries)))
+        self._total += sum(map(id, entries))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Checksum) and (self.count, self._total) == (other.count, other._total)
+        return isinstance(other, Tally) and (self.count, self._total) == (other.count, other._total)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -110,13 +113,13 @@ def write_manifests(
     shape: Shape,
     entries: Sequence[RawEntry],
     size_bytes: int,
-    checksum: Checksum,
+    tally: Tally,
     new_path: Callable[[], str],
 ) -> Iterator[Written]:
     """Write entries in order into manifests of about even size, by the bytes that entries turn out to take.
 
     :param size_bytes: what the entries took in the manifests that they come from.
-    :param checksum: counts what is written.
+    :param tally: counts what is written.
     :param new_path: where the next manifest goes.
     """
     header = manifest_header(shape.metadata, shape.content, shape.spec_id)
@@ -135,7 +138,7 @@ def write_manifests(
         summary = _Summary()
         while done < len(entries) and (done == first or size < share):
             block = entries[done : done + ENTRIES_PER_BLOCK]
-            checksum.add(block)
+            tally.add(block)
             summary.add(block)
             raw = b"".join(map(_ENCODED, block))
             blocks.append((len(block), _crc32(raw)))

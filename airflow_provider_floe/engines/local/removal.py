@@ -10,7 +10,7 @@ from pyiceberg.manifest import ManifestEntry, ManifestFile
 
 from airflow_provider_floe.engines.local.commit import Attempt
 from airflow_provider_floe.engines.local.live_index import Gone
-from airflow_provider_floe.engines.local.manifest_splice import Checksum, Shape, write_manifests
+from airflow_provider_floe.engines.local.manifest_splice import Shape, Tally, write_manifests
 from airflow_provider_floe.engines.local.pyiceberg_manifests import file_key, manifest_header, read_entries
 from airflow_provider_floe.errors import VerificationFailed
 from airflow_provider_floe.iceberg.files import LiveFile
@@ -103,7 +103,7 @@ def _spliced(
     shape = Shape(attempt.table.metadata, manifest.content, manifest.partition_spec_id, attempt.snapshot_id, ())
     done = 0
     for written in write_manifests(
-        attempt.table.io, shape, encoded, manifest.manifest_length, Checksum(), attempt.new_manifest_path
+        attempt.table.io, shape, encoded, manifest.manifest_length, Tally(), attempt.new_manifest_path
     ):
         begin, done = done, done + sum(count for count, _ in written.blocks)
         places = range(begin, done)

@@ -20,8 +20,8 @@ from airflow_provider_floe.engines.base import OperationContext, OperationReques
 from airflow_provider_floe.engines.local.commit import Attempt, Change, commit_replace, delete_quietly
 from airflow_provider_floe.engines.local.guards import refuse_metadata
 from airflow_provider_floe.engines.local.manifest_splice import (
-    Checksum,
     Shape,
+    Tally,
     clustered,
     write_manifests,
 )
@@ -146,7 +146,7 @@ def _rewrite(run_: _Run, group: ManifestGroup) -> _Rewritten:
     io, metadata = run_.table.io, run_.table.metadata
     target = layout_of(manifest_header(metadata, group.content, group.spec_id)["avro.schema"].encode())
     row_ids = metadata.format_version > 2 and group.content == ManifestContent.DATA
-    before = Checksum()
+    before = Tally()
     verbatim = True
 
     def entries() -> Iterator[list[RawEntry]]:
@@ -167,7 +167,7 @@ def _rewrite(run_: _Run, group: ManifestGroup) -> _Rewritten:
     positions = clustering_fields(metadata, run_.settings, group.spec_id)
     shape = Shape(metadata, group.content, group.spec_id, run_.snapshot_id, positions)
     ordered = clustered(entries(), positions)
-    after = Checksum()
+    after = Tally()
     written = tuple(write_manifests(io, shape, ordered, group.size_bytes, after, lambda: _new_path(run_)))
     del ordered
     manifests = tuple(one.manifest for one in written)
