@@ -16,6 +16,7 @@ from pathlib import Path
 
 import metadata_tables
 from measured_context import MeasuredContext, request
+from measuring import at_least, show_goals
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestFile, write_manifest
 from pyiceberg.table import Table
@@ -28,6 +29,8 @@ from airflow_provider_floe.tables import Operation
 
 SCALES = {"small": (6, 2_000), "full": (100, 10_000)}
 """Manifests, and entries of each."""
+WANTED = 80_000
+"""Entries a second and core."""
 PEER = 10_000
 """Entries that pyiceberg is measured on."""
 _STATUS = Projection((0,), frozenset((0,)))
@@ -54,6 +57,7 @@ def main() -> None:
         after = snapshot_manifests(table)
         print(f"  {manifests} manifests became {len(after)}, {sum(one.manifest_length for one in after) / 1e6:.0f} MB")
         print(f"  floe has {ours / peer:.1f} times the rate of pyiceberg, {ours / bound:.2f} times that of the bound")
+        show_goals([at_least("floe", ours, WANTED, " entries/s/core")])
         print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 

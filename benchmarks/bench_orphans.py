@@ -20,8 +20,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from measuring import at_most, show_goals
 
 SCALES = {"small": 200_000, "full": 10_000_000}
+WANTED_SECONDS, WANTED_BYTES = 6, 10**9
+"""Wall time and peak memory for 10 million paths."""
 ORPHANS = 10_000
 """One path in so many is an orphan."""
 _BATCH = 100_000
@@ -43,17 +46,19 @@ def main() -> None:
         print(time.perf_counter() - started, _cpu() - cpu, memory, found)
         return
     print(f"{count:,} listed against {count:,} referenced paths  {'wall s':>8}{'CPU s':>8}{'peak MiB':>10}")
-    figures = {}
+    figures, memories = {}, {}
     for way in WAYS:
         command = [sys.executable, __file__, "--scale", arguments.scale, "--way", way]
         wall, cpu, memory, found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        figures[way] = float(wall)
+        figures[way], memories[way] = float(wall), float(memory) * 1024**2
         print(f"  {way:<48}{float(wall):>8.2f}{float(cpu):>8.2f}{float(memory):>10.0f}")
         assert int(found) in (0, -(-count // ORPHANS)), f"{way} found {found} orphans"
     ours, paths = figures["floe"], figures["paths only"]
     for way in ("python set", "duckdb strings"):
         print(f"  {way} takes {figures[way] / ours:.2f} times as long as floe")
     print(f"  floe takes {ours / paths:.2f} times as long as making the paths")
+    wanted = at_most("floe: wall time", ours, WANTED_SECONDS, " s")
+    show_goals([wanted, at_most("floe: peak memory", memories["floe"] / 1e6, WANTED_BYTES / 1e6, " MB")])
 
 
 def paths_only(count: int) -> int:

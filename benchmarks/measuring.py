@@ -178,6 +178,11 @@ def at_most(text: str, figure: float, limit: float, unit: str) -> Goal:
     return Goal(f"{text}: at most {limit:,g}{unit}", f"{figure:,.2f}{unit}", figure <= limit)
 
 
+def at_least(text: str, figure: float, limit: float, unit: str) -> Goal:
+    """A figure that should reach a limit."""
+    return Goal(f"{text}: at least {limit:,g}{unit}", f"{figure:,.0f}{unit}", figure >= limit)
+
+
 def show_goals(goals: Sequence[Goal]) -> None:
     """A line for each: the goal, the figure, met or not."""
     for goal in goals:
