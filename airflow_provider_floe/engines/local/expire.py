@@ -24,10 +24,10 @@ from airflow_provider_floe.engines.local.expire_commit import (
     restore_lost_refs,
 )
 from airflow_provider_floe.errors import CommitOutcomeUnknown, ConfigurationError, RetentionRefused, UnsafeOperation
-from airflow_provider_floe.iceberg.dropped_columns import schemas_of_dropped_columns
 from airflow_provider_floe.iceberg.reachability import FileKind, read_manifest_lists
 from airflow_provider_floe.iceberg.retention import ExpirePlan, snapshots_to_expire, undeletable_reason
 from airflow_provider_floe.iceberg.unreachable import Unreachable, unreachable_after
+from airflow_provider_floe.iceberg.unused_metadata import unused_metadata
 from airflow_provider_floe.policies.model import ExpireSnapshots
 from airflow_provider_floe.text import bytes_text
 
@@ -124,25 +124,10 @@ def _commit(
 
 
 def _removal(table: Table, settings: ExpireSnapshots, plan: ExpirePlan) -> Removal:
-    schema_ids, spec_ids = _unused(table, plan) if settings.clean_expired_metadata else ((), ())
-    return Removal(plan.snapshot_ids, plan.refs_to_drop, schema_ids, spec_ids)
-
-
-def _unused(table: Table, plan: ExpirePlan) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Schemas and partition specs that neither a snapshot kept nor its files use."""
-    metadata = table.metadata
-    expired = frozenset(plan.snapshot_ids)
-    kept = [s for s in metadata.snapshots if s.snapshot_id not in expired]
-    schemas = {schema.schema_id for schema in metadata.schemas} - {metadata.current_schema_id}
-    schemas -= {s.schema_id for s in kept if s.schema_id is not None}
-    if any(s.schema_id is None for s in kept):
-        schemas = set()
-    specs = {spec.spec_id for spec in metadata.partition_specs} - {metadata.default_spec_id}
-    if specs:
-        for found in read_manifest_lists(table, kept):
-            specs -= {manifest.spec_id for manifest in found.manifests}
-    schemas -= schemas_of_dropped_columns(table, kept, schemas, specs)
-    return tuple(sorted(schemas)), tuple(sorted(specs))
+    if not settings.clean_expired_metadata:
+        return Removal(plan.snapshot_ids, plan.refs_to_drop)
+    unused = unused_metadata(table, plan.snapshot_ids)
+    return Removal(plan.snapshot_ids, plan.refs_to_drop, unused.schema_ids, unused.spec_ids)
 
 
 def unreachable_deletions(before: Table, unreachable: Unreachable) -> Deletions:

@@ -19,6 +19,7 @@ from airflow_provider_floe.engines.storage_check import gone, verify_storage
 from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
 from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire
 from airflow_provider_floe.iceberg.unreachable import unreachable_after
+from airflow_provider_floe.iceberg.unused_metadata import unused_metadata
 from airflow_provider_floe.policies.model import ExpireSnapshots
 from airflow_provider_floe.text import bytes_text
 
@@ -40,22 +41,23 @@ def prepare(task: SparkTask) -> Order | OperationResult:
     refuse_unsafe(before, deletes_files=True)
     now = task.context.now()
     plan = snapshots_to_expire(before.metadata, settings, now)
-    if plan.empty and not (settings.clean_expired_metadata and _has_old_metadata(before)):
-        return task.result(Before.of(before), None, "no snapshot is past retention")
+    unused = unused_metadata(before, plan.snapshot_ids) if settings.clean_expired_metadata else None
+    stays = unused.reason_to_keep("Spark") if unused else None
+    cleans = unused is not None and stays is None and bool(unused.schema_ids or unused.spec_ids)
+    if plan.empty and not cleans:
+        return task.result(
+            Before.of(before), None, "; ".join(["no snapshot is past retention", *([stays] if stays else [])])
+        )
     _refuse_more_than_planned(before, plan, now)
     deletions = unreachable_deletions(before, unreachable_after(before, before, without=plan.snapshot_ids))
     check_expiry_caps(settings, before, plan.snapshot_ids, deletions)
     task.context.journal.record_deletions(list(deletions))
     removal = Removal(plan.snapshot_ids, plan.refs_to_drop)
     steps = [] if plan.empty else [requests.expire_snapshots(task.names, plan.snapshot_ids)]
-    if settings.clean_expired_metadata:  # by itself, since a call counts what it expires by id as a user of schemas
+    if cleans:  # by itself, since a call counts what it expires by id as a user of schemas
         steps.append(requests.expire_snapshots(task.names, (), clean_metadata=True))
-    facts = {"refs": list(plan.refs_to_drop)}
+    facts = {"refs": list(plan.refs_to_drop), "stays": stays}
     return Order(Begun(before=Before.of(before), detail=removal.detail(before), facts=facts), steps)
-
-
-def _has_old_metadata(table: Table) -> bool:
-    return len(table.metadata.schemas) > 1 or len(table.metadata.partition_specs) > 1
 
 
 def _refuse_more_than_planned(table: Table, plan: ExpirePlan, now: datetime) -> None:
@@ -127,6 +129,8 @@ def report(task: SparkTask, begun: Begun, outcome: Mapping[str, Any]) -> Operati
         parts.append(f"dropped {', '.join(dropped)}, past their age")
     if schemas or specs:
         parts.append(f"removed {schemas} unused schemas and {specs} unused specs")
+    if stays := begun.facts.get("stays"):
+        parts.append(stays)
     parts.append(f"Spark deleted {len(deletions)} files ({bytes_text(size)}) that nothing references any more")
     return task.result(
         before,

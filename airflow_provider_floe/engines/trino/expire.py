@@ -19,6 +19,7 @@ from airflow_provider_floe.engines.trino.job import Ended, Job, Submission
 from airflow_provider_floe.errors import ConfigurationError, RetentionRefused, VerificationFailed
 from airflow_provider_floe.iceberg.retention import MIN_SNAPSHOTS, ExpirePlan, snapshots_to_expire, undeletable_reason
 from airflow_provider_floe.iceberg.unreachable import unreachable_after
+from airflow_provider_floe.iceberg.unused_metadata import unused_metadata
 from airflow_provider_floe.policies.model import ExpireSnapshots
 
 _MARGIN = timedelta(seconds=5)
@@ -49,9 +50,13 @@ def submit(job: Submission) -> RemoteJob | OperationResult:
         raise RetentionRefused(f"{job.request.table}: {reason}")
     plan = snapshots_to_expire(before.metadata, settings, job.context.now())
     cut = _cut(job, before.metadata, settings, plan)
-    cleans = settings.clean_expired_metadata and CLEAN_METADATA in job.understood
+    wanted = settings.clean_expired_metadata and CLEAN_METADATA in job.understood
+    unused = unused_metadata(before, cut.snapshot_ids) if wanted else None
+    stays = unused.reason_to_keep("Trino") if unused else None
+    cleans = unused is not None and stays is None and bool(unused.schema_ids or unused.spec_ids)
     if not cut.snapshot_ids and not plan.refs_to_drop and not cleans:
         kept = f"; {len(plan.snapshot_ids)} are, but older ones are to be kept" if plan.snapshot_ids else ""
+        kept += f"; {stays}" if stays else ""
         return OperationResult(changed=False, message=f"no snapshot is past retention{kept}")
     # Foretold, because afterwards nobody can read any more what the expired snapshots referenced
     deletions = unreachable_deletions(before, unreachable_after(before, before, without=cut.snapshot_ids))
@@ -63,7 +68,7 @@ def submit(job: Submission) -> RemoteJob | OperationResult:
         "refs": list(plan.refs_to_drop),
     }
     call = _call(job, settings, before.metadata.properties, cut.threshold, cleans)
-    return job.send(call, detail=detail, before=before, facts=detail)
+    return job.send(call, detail=detail, before=before, facts={**detail, "stays": stays})
 
 
 def collect(job: Ended) -> OperationResult:
@@ -79,6 +84,7 @@ def collect(job: Ended) -> OperationResult:
     _verify_expired(job, before, expired)
     _verify_refs(job, before, after, expired)
     job.context.committed(job.facts)
+    stays = job.facts.get("stays")
     deletions = job.context.journal.recorded_deletions()
     deleted = gone(after, (deletion.path for deletion in deletions))
     verify_storage(job.context, job.request.table, "Trino")
@@ -88,7 +94,7 @@ def collect(job: Ended) -> OperationResult:
         or after.metadata.refs != before.metadata.refs,
         message=(
             f"expired {len(expired)} of {len(before.metadata.snapshots)} snapshots; deleted {len(deleted)} of "
-            f"{len(deletions)} files that nothing references any more"
+            f"{len(deletions)} files that nothing references any more{f'; {stays}' if stays else ''}"
         ),
         snapshots_expired=len(expired),
         files_deleted=len(deleted),

@@ -142,6 +142,21 @@ def test_expiry_deletes_what_was_foretold_and_nothing_else(spark: Spark, namespa
     assert table.scan(snapshot_id=tagged).to_arrow().num_rows == 20
 
 
+def test_schemas_stay_for_columns_that_equality_deletes_compare(spark: Spark, namespace: str) -> None:
+    table = partitioned(spark, namespace, "dropped", files=1)
+    equality_delete(table, pa.table({"text": ["3"]}), ["text"], partition=("a",))
+    with table.update_schema() as update:
+        update.delete_column("text")
+    table.append(rows(700, 10, "a").drop(["text"]))
+    settings = ExpireSnapshots(retain_last=1, max_snapshot_age=timedelta(days=1), clean_expired_metadata=True)
+    result = run(spark.engine(), table, settings, now_context(table, days=5))
+    assert "Spark would also remove schema 0" in result.message
+    assert result.snapshots_expired > 0
+    assert [schema.schema_id for schema in table.metadata.schemas] == [0, 1]
+    again = run(spark.engine(), table, settings, now_context(table, days=5))
+    assert (again.changed, "schema 0" in again.message) == (False, True)
+
+
 def test_a_branch_by_whose_age_spark_would_expire_more_is_refused(spark: Spark, namespace: str) -> None:
     table = partitioned(spark, namespace, "branches", files=2)
     head = table.metadata.current_snapshot_id

@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 
+import pyarrow as pa
 import pytest
+from harness.merge_on_read import equality_delete
 from harness.services.rest import rest_catalog
 from harness.services.running import use
-from harness.tables import data_files, rows_digest
+from harness.tables import data_files, rows, rows_digest
 from pyiceberg.catalog.rest import RestCatalog
 from trino_server import Server, now_context, put, run, small_files, stored
 
@@ -71,6 +73,24 @@ def test_expiry_below_what_the_table_asks_for_with_its_unused_schemas(
     assert len(table.metadata.snapshots) == len(table.metadata.schemas) == 1
     assert result.files_deleted == len(before - stored(table)) > 0
     assert rows_digest(table) == digest
+
+
+def test_schemas_stay_for_columns_that_equality_deletes_compare(
+    newer: TrinoEngine, catalog: RestCatalog, namespace: str
+) -> None:
+    table = small_files(catalog, (namespace, "t"), 2)
+    equality_delete(table, pa.table({"text": ["3"]}), ["text"])
+    with table.update_schema() as update:
+        update.delete_column("text")
+    table.append(rows(700, 10).drop(["text"]))
+    time.sleep(1.1)
+    settings = ExpireSnapshots(retain_last=1, max_snapshot_age=timedelta(seconds=1), clean_expired_metadata=True)
+    result = run(newer, table, Operation.EXPIRE_SNAPSHOTS, settings)
+    assert "Trino would also remove schema 0" in result.message
+    assert len(table.metadata.snapshots) == 1
+    assert [schema.schema_id for schema in table.metadata.schemas] == [0, 1]
+    again = run(newer, table, Operation.EXPIRE_SNAPSHOTS, settings)
+    assert (again.changed, "schema 0" in again.message) == (False, True)
 
 
 def test_orphans(newer: TrinoEngine, catalog: RestCatalog, namespace: str) -> None:
