@@ -36,6 +36,7 @@ from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import TableProperties
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.transforms import VoidTransform
 from pyiceberg.typedef import Record, TableVersion
 from pyiceberg.types import IntegerType, ListType, StructType
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
@@ -260,13 +261,22 @@ def codec(metadata: TableMetadata) -> Any:
 
 
 def schema_for_spec(metadata: TableMetadata, spec: PartitionSpec) -> Schema:
-    """The current schema, or the newest one that still has every source column of an old spec."""
-    sources = {field.source_id for field in spec.fields}
-    schemas = sorted(metadata.schemas, key=lambda schema: schema.schema_id, reverse=True)
-    for schema in (metadata.schema(), *schemas):
-        if sources <= schema.field_ids:
-            return schema
-    return metadata.schema()
+    """The current schema, or the newest one that still has every source column of an old spec.
+
+    :raises UnsupportedTableFeature: when none has: the types of partition values are lost.
+    """
+    every = {field.source_id for field in spec.fields}
+    sources = {field.source_id for field in spec.fields if not isinstance(field.transform, VoidTransform)}
+    schemas = [metadata.schema(), *sorted(metadata.schemas, key=lambda schema: schema.schema_id, reverse=True)]
+    for wanted in (every, sources):
+        for schema in schemas:
+            if wanted <= schema.field_ids:
+                return schema
+    raise UnsupportedTableFeature(
+        f"partition spec {spec.spec_id} has files and partitions by columns with ids {sorted(sources)}, which no "
+        "schema of the table holds together any more, maybe since an engine cleaned expired metadata. Restore a "
+        "schema that has them from an earlier metadata file"
+    )
 
 
 def data_file(path: str, partition: Record, spec_id: int, size: int, sort_order_id: int | None, **metrics: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -26,12 +27,14 @@ from harness.tables import (
     rows,
     rows_digest,
     small_files,
+    stored_files,
 )
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import NullOrder, SortDirection, SortField, SortOrder
+from pyiceberg.table.update import RemoveSchemasUpdate
 from pyiceberg.transforms import BucketTransform, IdentityTransform
 from pyiceberg.types import (
     DateType,
@@ -49,9 +52,9 @@ from pyiceberg.types import (
     TimeType,
     UUIDType,
 )
-from rewriting import MEMORY, ids, rewrite, work
+from rewriting import MEMORY, ids, rewrite, rewrite_all_manifests, work
 
-from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting
+from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting, UnsupportedTableFeature
 
 TARGET = 200_000
 SPILLING = 150_000
@@ -159,6 +162,23 @@ def test_a_partition_column_dropped_since_does_not_stop_the_rewrite(tmp_path: Pa
     rewrite(table)
     assert len(data_files(table)) == 2
     assert ids(table) == [*range(40)]
+
+
+@pytest.mark.parametrize("operation", [rewrite, rewrite_all_manifests])
+def test_partition_values_whose_type_no_schema_tells_any_more_are_left_alone(
+    tmp_path: Path, operation: Callable[[Table], Any]
+) -> None:
+    table = small_files(lake(tmp_path), 2, parts=("a", "b"))
+    with table.update_spec() as spec:
+        spec.remove_field("part")
+    with table.update_schema() as schema:
+        schema.delete_column("part")
+    with table.transaction() as transaction:
+        transaction._apply((RemoveSchemasUpdate(schema_ids=[0]),))
+    before = stored_files(table)
+    with pytest.raises(UnsupportedTableFeature, match=r"partition spec 0 .* columns with ids \[2\], which no"):
+        operation(table)
+    assert stored_files(table) == before
 
 
 def test_files_move_to_the_output_spec_when_asked(tmp_path: Path) -> None:
