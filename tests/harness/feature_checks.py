@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from itertools import chain
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -11,13 +12,40 @@ from harness import version_3
 from harness.feature_tables import partition_of, stored
 from harness.tables import data_files
 from pyiceberg.conversions import to_bytes
-from pyiceberg.manifest import DataFile
+from pyiceberg.manifest import DataFile, ManifestFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import DateType, IntegerType, LongType, PrimitiveType, StringType, TimestampType
 
 _BOUND = 16
 """Characters of a string that a bound holds, by the default metrics mode."""
+
+
+class Manifests:
+    """Reads each manifest and manifest list of a table once, since they never change, however often it is asked."""
+
+    def __init__(self) -> None:
+        self._lists: dict[str, list[ManifestFile]] = {}
+        self._files: dict[str, list[str]] = {}
+
+    def missing_files(self, table: Table) -> list[str]:
+        """What any snapshot of the table names but storage does not have."""
+        return sorted(path for path in self._referenced(table) if not table.io.new_input(path).exists())
+
+    def _referenced(self, table: Table) -> set[str]:
+        named = {snapshot.manifest_list for snapshot in table.metadata.snapshots}
+        for manifest in chain.from_iterable(self._of(table, snapshot) for snapshot in table.metadata.snapshots):
+            path = manifest.manifest_path
+            if path not in self._files:
+                self._files[path] = [entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)]
+            named.update((path, *self._files[path]))
+        return named
+
+    def _of(self, table: Table, snapshot: Snapshot) -> list[ManifestFile]:
+        if snapshot.manifest_list not in self._lists:
+            self._lists[snapshot.manifest_list] = snapshot.manifests(table.io)
+        return self._lists[snapshot.manifest_list]
 
 
 def check_statistics(table: Table) -> None:

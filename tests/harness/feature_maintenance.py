@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from harness import version_3
-from harness.feature_checks import check_statistics
+from harness.feature_checks import Manifests, check_statistics
 from harness.feature_tables import Combination, Warehouse, expected_rows
 from harness.oracle import Digest, oracle_digest, parquet_digest
-from harness.tables import context_for, delete_files, referenced_files, request_for
+from harness.tables import context_for, delete_files, request_for
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
@@ -53,31 +53,45 @@ def maintain(table: Table, combination: Combination, warehouse: Warehouse, folde
 
     :param folder: for files of the check itself.
     """
-    kept = kept_snapshots(table)
     told = expected_digest(table, combination, folder)
-    before = {"main": told, **digests(table, kept, warehouse)}
-    lineage = lineage_of(table, combination)
+    before = {"main": told, **digests(table, kept_snapshots(table), combination, warehouse)}
     assert before["main"] == told
-    stray = f"{table.location()}/data/stray.parquet"
-    with table.io.new_output(stray).create() as stream:
-        stream.write(b"of a writer that died")
+    lineage = lineage_of(table, combination)
+    manifests = Manifests()
+    checked = table.metadata.current_snapshot_id
 
-    for operation, settings in STEPS.items():
-        result = run(table, operation, settings)
-        assert result.changed or operation is Operation.REWRITE_POSITION_DELETE_FILES, operation
-        assert digests(table, kept_snapshots(table), warehouse).items() <= before.items(), operation
-        assert [path for path in referenced_files(table) if not table.io.new_input(path).exists()] == [], operation
-        check_statistics(table)
+    def hold(operation: Operation) -> None:
+        nonlocal checked
+        found = digests(table, kept_snapshots(table), combination, warehouse)
+        assert found.items() <= before.items(), operation
+        assert manifests.missing_files(table) == [], operation
+        if checked != table.metadata.current_snapshot_id:
+            check_statistics(table)
+            checked = table.metadata.current_snapshot_id
+
+    run_every_operation(table, hold)
     assert lineage_of(table, combination) == lineage
-    assert not table.io.new_input(stray).exists()
-    assert digests(table, kept_snapshots(table), warehouse)["main"] == told
-    assert {**kept_snapshots(table), "main": kept["main"]} == kept
-    assert {snapshot.snapshot_id for snapshot in table.metadata.snapshots} == set(kept_snapshots(table).values())
-    assert delete_files(table) == []
+    assert digests(table, kept_snapshots(table), combination, warehouse)["main"] == told
 
     assert [work for work in planned(table, context_for(table).now()) if work.found] == []
     for operation, settings in STEPS.items():
         assert not run(table, operation, settings).changed, operation
+
+
+def run_every_operation(table: Table, after_each: Callable[[Operation], None] = lambda _: None) -> None:
+    """Run every operation once, and hold by the table's metadata what goes and what stays."""
+    kept = kept_snapshots(table)
+    stray = f"{table.location()}/data/stray.parquet"
+    with table.io.new_output(stray).create() as stream:
+        stream.write(b"of a writer that died")
+    for operation, settings in STEPS.items():
+        result = run(table, operation, settings)
+        assert result.changed or operation is Operation.REWRITE_POSITION_DELETE_FILES, operation
+        after_each(operation)
+    assert not table.io.new_input(stray).exists()
+    assert {**kept_snapshots(table), "main": kept["main"]} == kept
+    assert {snapshot.snapshot_id for snapshot in table.metadata.snapshots} == set(kept_snapshots(table).values())
+    assert delete_files(table) == []
 
 
 def run(table: Table, operation: Operation, settings: OperationSettings) -> OperationResult:
@@ -105,12 +119,15 @@ def kept_snapshots(table: Table) -> dict[str, int]:
     return found
 
 
-def digests(table: Table, snapshots: Mapping[str, int], warehouse: Warehouse) -> dict[str, Digest]:
+def digests(
+    table: Table, snapshots: Mapping[str, int], combination: Combination, warehouse: Warehouse
+) -> dict[str, Digest]:
     """What DuckDB reads of snapshots; 1.5.5 breaks down over equality deletes by columns that were dropped since."""
+    may_compare = "equality" in combination["deletes"] and combination["schema"] == "dropped+added"
     return {
         name: oracle_digest(table.metadata_location, snapshot, s3=warehouse.s3)
         for name, snapshot in snapshots.items()
-        if not _compares_dropped_columns(table, snapshot)
+        if not (may_compare and _compares_dropped_columns(table, snapshot))
     }
 
 
