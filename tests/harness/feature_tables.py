@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from io import BytesIO
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -307,22 +308,22 @@ def stored(value: Any) -> Any:
 def _write(table: Table, rows: list[dict[str, Any]], partition: tuple[Any, ...], field_ids: bool) -> DataFile:
     schema = table.schema()
     path = f"{table.location()}/data/{uuid4()}.parquet"
-    output = table.io.new_output(path)
-    with output.create() as stream:
-        content = pa.Table.from_pylist(rows, schema=schema_to_pyarrow(schema, include_field_ids=field_ids))
-        pq.write_table(content, stream)
-    with table.io.new_input(path).open() as source:
-        statistics = data_file_statistics_from_parquet_metadata(
-            pq.read_metadata(source),
-            compute_statistics_plan(schema, table.properties),
-            parquet_path_to_id_mapping(schema),
-        )
+    written = BytesIO()
+    content = pa.Table.from_pylist(rows, schema=schema_to_pyarrow(schema, include_field_ids=field_ids))
+    pq.write_table(content, written)
+    with table.io.new_output(path).create() as stream:
+        stream.write(written.getvalue())
+    statistics = data_file_statistics_from_parquet_metadata(
+        pq.read_metadata(written),
+        compute_statistics_plan(schema, table.properties),
+        parquet_path_to_id_mapping(schema),
+    )
     file = DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=path,
         file_format=FileFormat.PARQUET,
         partition=Record(*partition),
-        file_size_in_bytes=len(output),
+        file_size_in_bytes=len(written.getvalue()),
         sort_order_id=None,
         equality_ids=None,
         key_metadata=None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.services.base import Facts
@@ -22,12 +24,15 @@ class SparkSql:
     """A Spark session on a server of the harness.
 
     :param spark: facts of a Spark Connect service.
+    :param settings: of this session, beside those of the server.
     """
 
-    def __init__(self, spark: Facts) -> None:
+    def __init__(self, spark: Facts, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         from pyspark.sql.connect.session import SparkSession
 
         self._session = SparkSession.builder.remote(spark["url"]).create()
+        for name, value in settings.items():
+            self._session.conf.set(name, value)
 
     def __call__(self, *statements: str) -> list[list[Any]]:
         """The rows of the last statement."""
@@ -35,6 +40,10 @@ class SparkSql:
         for statement in statements:
             rows = [list(row) for row in self._session.sql(statement).collect()]
         return rows
+
+    def named(self, statement: str) -> list[dict[str, Any]]:
+        """The rows of a statement with the names of columns and of fields of structs."""
+        return [row.asDict(recursive=True) for row in self._session.sql(statement).collect()]
 
     def close(self) -> None:
         """End the session."""

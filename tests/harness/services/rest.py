@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness.services.base import Facts, Service, Start
@@ -34,8 +36,8 @@ def _install() -> Path:
     return libraries(f"iceberg-rest-{ICEBERG}", _DEPENDENCIES)
 
 
-def _start(home: Path, needs: Mapping[str, Facts]) -> Start:
-    s3 = needs["s3"]
+def _start(store: str, home: Path, needs: Mapping[str, Facts]) -> Start:
+    s3 = needs[store]
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     warehouse = f"s3://{s3['bucket']}/rest"
@@ -67,14 +69,18 @@ def _start(home: Path, needs: Mapping[str, Facts]) -> Start:
     return Start({"uri": uri, "warehouse": warehouse}, process)
 
 
-REST = Service("rest", _install, _start, needs=("s3",))
+REST = Service("rest", _install, partial(_start, "s3"), needs=("s3",))
+REST_ON_DISK = Service("rest-on-disk", _install, partial(_start, "seaweedfs"), needs=("seaweedfs",))
+"""Another one over the store that takes half the time of a request, and keeps what it stores out of memory."""
 
 
-def rest_catalog(services: Mapping[str, Facts], name: str = "lake") -> RestCatalog:
+def rest_catalog(
+    services: Mapping[str, Facts], name: str = "lake", *, properties: Mapping[str, str] = MappingProxyType({})
+) -> RestCatalog:
     """pyiceberg's client of the running catalog: who reads what engines leave behind.
 
     :param services: the facts of ``rest`` and ``s3``.
     """
     from pyiceberg.catalog.rest import RestCatalog  # here, since every keeper loads this module
 
-    return RestCatalog(name, uri=services["rest"]["uri"], **file_io_properties(services["s3"]))
+    return RestCatalog(name, uri=services["rest"]["uri"], **file_io_properties(services["s3"]), **properties)
