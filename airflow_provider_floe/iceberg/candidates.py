@@ -1,8 +1,9 @@
-"""Data files that something is wrong with, in columns: some 30 bytes each, for a table may have millions of them."""
+"""Data files that something is wrong with, in columns: a table may have so many that most of them wait on disk."""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pyiceberg.table.metadata import TableMetadata
 
+from airflow_provider_floe.iceberg.candidate_rows import CandidateColumns, SpilledCandidates
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, Place
 from airflow_provider_floe.iceberg.files import LiveFile
 from airflow_provider_floe.iceberg.manifests import DataRow, data_file
@@ -22,8 +24,8 @@ SMALL, LARGE = 0.75, 1.8
 MARKED, PRESSING = 1, 2
 """Flags of a candidate: a rewrite with these settings wrote it; it is to be rewritten whatever the company."""
 
-Longs = npt.NDArray[np.int64]
-Ints = npt.NDArray[np.int32]
+MOST_IN_MEMORY = 1_000_000
+"""Candidates from which on they wait on disk; 29 bytes each, and a few times that while they are put into groups."""
 
 
 @dataclass(frozen=True)
@@ -74,29 +76,22 @@ class Candidates:
     """Collects the candidates among the files that it is shown, in their order.
 
     :ivar places: spec and partition of the candidates, numbered as they came.
-    :ivar size: bytes of each candidate.
-    :ivar records: rows of each.
-    :ivar where: where each candidate stands: the number of its manifest, and behind 32 bits its place among the live
-        files of it.
-    :ivar place: number of each candidate's partition.
-    :ivar flags: of each candidate.
     """
 
     def __init__(self, rules: FileRules) -> None:
         self.rules = rules
         self.places: dict[Place, int] = {}
-        self.size, self.records, self.where = array("q"), array("q"), array("q")
-        self.place = array("i")
-        self.flags = array("B")
+        self._spilled: SpilledCandidates | None = None
         self._small, self._large = SMALL * rules.target, LARGE * rules.target
         self._any_order = rules.settings.strategy == "BINPACK"
         self._no_deletes = not rules.deletes
-
-    def __len__(self) -> int:
-        return len(self.size)
+        self._begin()
 
     def add(self, spec_id: int, row: DataRow, where: int) -> bool:
-        """Take a file in if something is wrong with it; returns whether it was."""
+        """Take a file in if something is wrong with it; returns whether it was.
+
+        :param where: see :class:`~airflow_provider_floe.iceberg.candidate_rows.CandidateColumns`.
+        """
         path, _, partition, records, size, _, snapshot_id, sort_order_id, _, _ = row
         rules = self.rules
         pressing = not (self._any_order or rules.is_clustered(path, snapshot_id, sort_order_id))
@@ -105,13 +100,48 @@ class Candidates:
         if not pressing and self._small <= size <= self._large and rules.output_spec_id(spec_id) == spec_id:
             return False
         marked = MARKED if rules.is_marked(path, snapshot_id) else 0
-        self.size.append(size)
-        self.records.append(records)
-        self.where.append(where)
-        self.place.append(self.places.setdefault((spec_id, partition), len(self.places)))
-        self.flags.append(marked | (PRESSING if pressing else 0))
+        self._size.append(size)
+        self._records.append(records)
+        self._where.append(where)
+        self._place.append(self.places.setdefault((spec_id, partition), len(self.places)))
+        self._flags.append(marked | (PRESSING if pressing else 0))
+        if len(self._size) >= MOST_IN_MEMORY:
+            self._spill()
         return True
 
-    def column(self, name: str, kind: Any) -> npt.NDArray[Any]:
-        """A column as it is, without a copy."""
-        return np.frombuffer(getattr(self, name), dtype=kind) if len(self) else np.empty(0, dtype=kind)
+    def parts(self) -> Iterator[CandidateColumns]:
+        """The candidates by their partitions' numbers, those of a partition together; they are used up.
+
+        There are never more than :data:`MOST_IN_MEMORY` at a time: only of a partition that has more of them the
+        candidates come in several parts.
+        """
+        if self._spilled is None:
+            yield self._columns().by_place()
+            return
+        self._spill()
+        self._begin()
+        yield from self._spilled.parts(MOST_IN_MEMORY)
+
+    def _begin(self) -> None:
+        self._size, self._records, self._where = array("q"), array("q"), array("q")
+        self._place = array("i")
+        self._flags = array("B")
+
+    def _spill(self) -> None:
+        self._spilled = self._spilled or SpilledCandidates()
+        self._spilled.add(self._columns())
+        self._begin()
+
+    def _columns(self) -> CandidateColumns:
+        """The candidates in memory, without a copy."""
+        return CandidateColumns(
+            size=_column(self._size, np.int64),
+            records=_column(self._records, np.int64),
+            where=_column(self._where, np.int64),
+            place=_column(self._place, np.int32),
+            flags=_column(self._flags, np.uint8),
+        )
+
+
+def _column(values: array[int], kind: Any) -> npt.NDArray[Any]:
+    return np.frombuffer(values, kind) if values else np.empty(0, kind)

@@ -11,11 +11,13 @@ import numpy as np
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestFile
 
-from airflow_provider_floe.iceberg.candidates import Ints, Longs
+from airflow_provider_floe.iceberg.candidate_rows import Ints, Longs
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, Reach
 from airflow_provider_floe.iceberg.files import LiveFile
 from airflow_provider_floe.iceberg.grouping import GroupColumns
+from airflow_provider_floe.iceberg.lots import lots
 from airflow_provider_floe.iceberg.manifests import data_file, data_rows, read_ahead
+from airflow_provider_floe.text import count_text
 
 MOST_OPEN_FILES = 200_000
 """Files of groups that are opened together, about 0.5 kB each: their manifests are read once for all of them."""
@@ -173,14 +175,21 @@ class FileGroups(Sequence[FileGroup]):
         """Rows of all groups."""
         return int(self.columns.records[self._slice].sum())
 
-    def windows(self) -> Iterator[FileGroups]:
-        """Consecutive groups that are opened together: of a bounded number of files, or a single group."""
-        reached = np.cumsum(self.columns.count[self._slice])
-        begin, done = 0, 0
-        while begin < len(self):
-            end = max(begin + 1, int(np.searchsorted(reached, done + MOST_OPEN_FILES, side="right")))
-            yield self[begin:end]
-            begin, done = end, int(reached[end - 1])
+    @property
+    def left_text(self) -> str:
+        """What is left for later runs, for people; empty where nothing is."""
+        files, groups = self.columns.left_files, self.columns.left_groups
+        if not groups:
+            return ""
+        return f"{count_text(files, 'more data file')} of {count_text(groups, 'file group')} left for the next run"
+
+    def windows(self, most_groups: int | None = None) -> Iterator[FileGroups]:
+        """Consecutive groups that are opened together: of a bounded number of files, or a single group.
+
+        :param most_groups: to open together, at least one; default: any number.
+        """
+        for numbers in lots(self.columns.count[self._slice], MOST_OPEN_FILES, most_groups):
+            yield self[numbers.start : numbers.stop]
 
     def files(self) -> Iterator[LiveFile]:
         """The files of all groups, in the order of their manifests."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from airflow_provider_floe.iceberg.candidates import LARGE, MARKED, PRESSING, SMALL, Candidates, Ints, Longs
+from airflow_provider_floe.iceberg.candidate_rows import CandidateColumns, Ints, Longs
+from airflow_provider_floe.iceberg.candidates import LARGE, MARKED, PRESSING, SMALL, Candidates
 from airflow_provider_floe.iceberg.deletes import Place
 
 FEW_FILES = 5
 """Below this many files, a group that is far from a full file and holds a big one waits for company."""
 MOST_FILES = 100_000
 """Files of a group: what is known of them is in memory while they are rewritten."""
+MOST_RUN_FILES, MOST_RUN_GROUPS = 10_000_000, 100_000
+"""What one run rewrites: 8 bytes of memory for each file and some 300 for each group. The rest is for later runs."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -31,27 +35,62 @@ class GroupColumns:
     :ivar size: bytes of them.
     :ivar records: rows of them.
     :ivar files_out: files that a group is expected to become.
-    :ivar where: of the files of all groups; see :class:`~airflow_provider_floe.iceberg.candidates.Candidates`.
-    :ivar small: number of the groups' files that are too small.
+    :ivar small: number of the files that are too small.
+    :ivar where: of the files of all groups, as in
+        :class:`~airflow_provider_floe.iceberg.candidate_rows.CandidateColumns`.
+    :ivar left_groups: number of groups that are left for later runs.
+    :ivar left_files: number of their files.
     """
 
-    places: tuple[Place, ...]
+    places: Sequence[Place]
     place: Ints
     first: Longs
     count: Longs
     size: Longs
     records: Longs
     files_out: Longs
+    small: Longs
     where: Longs
-    small: int
+    left_groups: int = 0
+    left_files: int = 0
 
     def __len__(self) -> int:
         return len(self.place)
 
     def taken(self, order: Any) -> GroupColumns:
-        """The same groups in another order."""
-        names = ("place", "first", "count", "size", "records", "files_out")
-        return replace(self, **{name: getattr(self, name)[order] for name in names})
+        """Some groups, or all of them in another order."""
+        return replace(self, **{name: getattr(self, name)[order] for name in _OF_GROUPS})
+
+    def joined(self, other: GroupColumns) -> GroupColumns:
+        """These groups and others behind them, of the same partitions' numbering."""
+        columns: dict[str, Any] = {
+            name: np.concatenate((getattr(self, name), getattr(other, name))) for name in (*_OF_GROUPS, "where")
+        }
+        columns["first"][len(self) :] += len(self.where)
+        return replace(self, **columns)
+
+    def without_rest(self, *, more: int = 0) -> GroupColumns:
+        """As many of the first groups as one run rewrites; what they leave is counted.
+
+        :param more: groups to keep beyond those.
+        """
+        end = int(np.searchsorted(np.cumsum(self.count), MOST_RUN_FILES, side="right"))
+        end = max(1, min(end, MOST_RUN_GROUPS)) + more
+        if end >= len(self):
+            return self
+        kept = self.taken(slice(end))
+        first = np.cumsum(kept.count) - kept.count
+        files = np.repeat(kept.first - first, kept.count) + np.arange(int(kept.count.sum()))
+        return replace(
+            kept,
+            first=first,
+            where=self.where[files],
+            left_groups=self.left_groups + len(self) - end,
+            left_files=self.left_files + int(self.count[end:].sum()),
+        )
+
+
+_OF_GROUPS = ("place", "first", "count", "size", "records", "files_out", "small")
 
 
 def expected_files(size_bytes: int, target_bytes: int) -> int:
@@ -60,42 +99,47 @@ def expected_files(size_bytes: int, target_bytes: int) -> int:
 
 
 def group_candidates(candidates: Candidates) -> GroupColumns:
-    """The groups, in the settings' job order; the candidates' columns are used up."""
-    settings, target = candidates.rules.settings, candidates.rules.target
-    places = tuple(candidates.places)
+    """The groups that one run rewrites, in the settings' job order; the candidates are used up."""
+    settings, places = candidates.rules.settings, tuple(candidates.places)
     moving = np.array([candidates.rules.output_spec_id(spec_id) != spec_id for spec_id, _ in places], dtype=np.bool_)
-    place = candidates.column("place", np.int32)
-    if np.any(place[1:] < place[:-1]):
-        order = np.argsort(place, kind="stable")
-        place = place[order]
-        for name, kind in (("size", np.int64), ("records", np.int64), ("where", np.int64), ("flags", np.uint8)):
-            setattr(candidates, name, candidates.column(name, kind)[order])
-        del order
-    columns = _Columns(
-        size=candidates.column("size", np.int64),
-        flags=candidates.column("flags", np.uint8),
-        target=target,
-        most_bytes=settings.max_file_group_size_bytes,
-    )
-    chosen, number, count = _chosen(columns, place, moving)
+    target, most_bytes = candidates.rules.target, settings.max_file_group_size_bytes
+    found: GroupColumns | None = None
+    for part in candidates.parts():
+        groups = _grouped(part, places, moving, target, most_bytes)
+        found = groups if found is None else found.joined(groups)
+        # Behind the first group that is too much, none is taken, however small: so that one is kept until the end.
+        found = _in_order(found, settings.rewrite_job_order).without_rest(more=1)
+    assert found is not None  # there is a part, if an empty one, even without candidates
+    return found.without_rest()
+
+
+def _grouped(
+    part: CandidateColumns, places: Sequence[Place], moving: Bools, target: int, most_bytes: int
+) -> GroupColumns:
+    columns = _Columns(part.size, part.flags, target, most_bytes)
+    chosen, number, count = _chosen(columns, part.place, moving)
     first = np.cumsum(count) - count
-    size = _sums(columns.size[chosen], first)
-    found = GroupColumns(
+    sizes = part.size[chosen]
+    size = _sums(sizes, first)
+    return GroupColumns(
         places=places,
         place=number,
         first=first,
         count=count,
         size=size,
-        records=_sums(candidates.column("records", np.int64)[chosen], first),
+        records=_sums(part.records[chosen], first),
         files_out=_expected(size, target),
-        where=candidates.column("where", np.int64)[chosen],
-        small=int(np.count_nonzero(columns.size[chosen] < SMALL * target)),
+        small=_sums(sizes < SMALL * target, first),
+        where=part.where[chosen],
     )
-    by = settings.rewrite_job_order
+
+
+def _in_order(groups: GroupColumns, by: str) -> GroupColumns:
+    """Groups in a job order; those that are alike in it stay in theirs."""
     if by == "NONE":
-        return found
-    key = found.size if by.startswith("BYTES") else found.count
-    return found.taken(np.argsort(-key if by.endswith("DESC") else key, kind="stable"))
+        return groups
+    key = groups.size if by.startswith("BYTES") else groups.count
+    return groups.taken(np.argsort(-key if by.endswith("DESC") else key, kind="stable"))
 
 
 @dataclass(frozen=True)

@@ -131,13 +131,17 @@ def select_rewrite(
     :param files: all live files of the snapshot, delete files included.
     :param matching: paths of the data files that the settings' filter lets through; None lets all through.
     """
-    groups, selection = _select_listed(metadata, files, settings, matching)
+    groups, selection = choose_groups(metadata, files, settings, matching)
     return replace(selection, groups=tuple(groups))
 
 
-def _select_listed(
-    metadata: TableMetadata, files: Sequence[LiveFile], settings: RewriteDataFiles, matching: frozenset[str] | None
+def choose_groups(
+    metadata: TableMetadata,
+    files: Sequence[LiveFile],
+    settings: RewriteDataFiles,
+    matching: frozenset[str] | None = None,
 ) -> tuple[FileGroups, Selection]:
+    """As :func:`select_rewrite`, with the groups in columns."""
     choice = _Choice(metadata, (file for file in files if file.content is not FileContent.DATA), settings)
     for place, file in enumerate(files):
         if file.content is FileContent.DATA:
@@ -249,7 +253,7 @@ def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveF
         data, groups, selection = survey.data_files, survey.groups, survey.selection
     else:
         paths = matching_paths(table, settings.filter) if settings.filter else None
-        groups, selection = _select_listed(table.metadata, files, settings, paths)
+        groups, selection = choose_groups(table.metadata, files, settings, paths)
         data = sum(file.content is FileContent.DATA for file in files)
     deletes = {delete.key for delete in (*groups.reached_by(), *selection.dangling)}
     size, files_in = groups.size_bytes, groups.file_count
@@ -269,6 +273,8 @@ def rewrite_work(table: Table, settings: RewriteDataFiles, files: Sequence[LiveF
     )
     if deletes:
         summary += f", and applies {len(deletes):,} delete file{'s' * (len(deletes) != 1)}"
+    if left := groups.left_text:
+        summary += f"; {left}"
     return Work(
         True,
         summary,
@@ -285,4 +291,4 @@ def _why(groups: FileGroups, selection: Selection, settings: RewriteDataFiles) -
         order = settings.strategy.lower()
         return f"{groups.file_count:,} (not yet in {order} order, too small, too large or with deletes)"
     limit = bytes_text(int(SMALL * selection.target_bytes))
-    return f"{groups.file_count:,} ({groups.columns.small:,} below {limit})"
+    return f"{groups.file_count:,} ({int(groups.columns.small.sum()):,} below {limit})"

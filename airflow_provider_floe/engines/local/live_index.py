@@ -10,7 +10,7 @@ from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table.metadata import TableMetadata
 
 from airflow_provider_floe.iceberg.aggregates import Totals
-from airflow_provider_floe.iceberg.candidates import Ints
+from airflow_provider_floe.iceberg.candidate_rows import Ints
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, Reach
 from airflow_provider_floe.iceberg.file_groups import StandingFiles
 from airflow_provider_floe.iceberg.files import LiveFile

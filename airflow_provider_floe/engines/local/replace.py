@@ -21,7 +21,7 @@ from airflow_provider_floe.engines.local.pyiceberg_manifests import stored_bytes
 from airflow_provider_floe.engines.local.reader import read_positions
 from airflow_provider_floe.engines.local.removal import without, without_data
 from airflow_provider_floe.iceberg.aggregates import Totals
-from airflow_provider_floe.iceberg.candidates import Ints
+from airflow_provider_floe.iceberg.candidate_rows import Ints
 from airflow_provider_floe.iceberg.deletes import DeleteIndex
 from airflow_provider_floe.iceberg.file_groups import FileGroups, StandingFiles
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from pyiceberg.table.metadata import TableMetadata, new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortField, SortOrder
 from pyiceberg.transforms import IdentityTransform
 
-from airflow_provider_floe.iceberg import grouping
+from airflow_provider_floe.iceberg import candidates, grouping, selection
 from airflow_provider_floe.iceberg.deletes import DeleteIndex
+from airflow_provider_floe.iceberg.file_groups import FileGroups
 from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 from airflow_provider_floe.iceberg.selection import expected_files, rewrite_mark, select_rewrite
 from airflow_provider_floe.policies.model import RewriteDataFiles
@@ -37,6 +39,7 @@ class Plain:
     settings: RewriteDataFiles
     files: Sequence[LiveFile]
     most_files: int
+    most_in_memory: int = 1_000_000
 
     def __post_init__(self) -> None:
         self.mark = rewrite_mark(self.metadata, self.settings)
@@ -47,7 +50,12 @@ class Plain:
         for file in self.files:
             if file.content is FileContent.DATA and self.is_candidate(file):
                 places[file.spec_id, file.partition].append(file)
-        found = [group for members in places.values() for group in self.of_partition(members)]
+        parts = [
+            members[begin : begin + self.most_in_memory]
+            for members in places.values()
+            for begin in range(0, len(members), self.most_in_memory)
+        ]
+        found = [group for part in parts for group in self.of_partition(part)]
         order = self.settings.rewrite_job_order
         if order == "NONE":
             return found
@@ -172,15 +180,21 @@ def tables(draw: st.DrawFn) -> tuple[list[LiveFile], dict[str, Any]]:
 
 @pytest.mark.property
 @settings(max_examples=600, deadline=None)
-@given(tables(), st.sampled_from([1, 2, 4, 100_000]), st.sampled_from([SORTED, UNSORTED_SORT_ORDER]))
+@given(
+    tables(),
+    st.sampled_from([1, 2, 4, 100_000]),
+    st.sampled_from([1, 3, 7, 1_000_000]),
+    st.sampled_from([SORTED, UNSORTED_SORT_ORDER]),
+)
 def test_columns_choose_what_files_choose(
-    table: tuple[list[LiveFile], dict[str, Any]], most_files: int, order: SortOrder
+    table: tuple[list[LiveFile], dict[str, Any]], most_files: int, most_in_memory: int, order: SortOrder
 ) -> None:
     files, wanted = table
     config = RewriteDataFiles(target_file_size_bytes=TARGET, **wanted)
-    plain = Plain(metadata(order), config, files, most_files)
+    plain = Plain(metadata(order), config, files, most_files, most_in_memory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grouping, "MOST_FILES", most_files)
+        patch.setattr(candidates, "MOST_IN_MEMORY", most_in_memory)
         found = select_rewrite(metadata(order), files, config).groups
     expected = plain.groups()
     assert [list(group.files) for group in found] == expected
@@ -189,3 +203,42 @@ def test_columns_choose_what_files_choose(
         assert group.files_out == expected_files(group.size_bytes, TARGET)
         reached = {delete.path for file in group.files for delete in plain.deletes.of(file)}
         assert {delete.path for delete in group.deletes} == reached
+
+
+@pytest.mark.property
+@settings(max_examples=300, deadline=None)
+@given(
+    tables(),
+    st.sampled_from([1, 3, 7, 10_000_000]),
+    st.sampled_from([1, 2, 5, 100_000]),
+    st.sampled_from([1, 3, 1_000_000]),
+)
+def test_a_run_takes_the_first_groups_and_counts_the_others(
+    table: tuple[list[LiveFile], dict[str, Any]], most_files: int, most_groups: int, most_in_memory: int
+) -> None:
+    files, wanted = table
+    config = RewriteDataFiles(target_file_size_bytes=TARGET, **wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "MOST_IN_MEMORY", most_in_memory)
+        everything = groups_of(files, config)
+        patch.setattr(grouping, "MOST_RUN_FILES", most_files)
+        patch.setattr(grouping, "MOST_RUN_GROUPS", most_groups)
+        found = groups_of(files, config)
+    taken = [
+        number
+        for number, reached in enumerate(accumulate(len(group.files) for group in everything))
+        if number == 0 or (number < most_groups and reached <= most_files)
+    ]
+    expected = [everything[number] for number in taken]
+    assert [group.files for group in found] == [group.files for group in expected]
+    left = everything[len(taken) :]
+    assert found.columns.left_groups == len(left)
+    assert found.columns.left_files == sum(len(group.files) for group in left)
+    small = [sum(file.file_size_bytes < 0.75 * TARGET for file in group.files) for group in expected]
+    assert found.columns.small.tolist() == small
+    assert bool(found.left_text) == bool(left)
+
+
+def groups_of(files: Sequence[LiveFile], config: RewriteDataFiles) -> FileGroups:
+    data = [file for file in files if file.content is FileContent.DATA]
+    return selection.choose_groups(metadata(SORTED), data, config)[0]
