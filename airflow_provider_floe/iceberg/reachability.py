@@ -218,6 +218,18 @@ def _metadata_files(table: Table, snapshots: Sequence[Snapshot], *, everything: 
         yield Found(FileKind.STATISTICS, *zip(*statistics, strict=True))
 
 
+def unreferenced(table: Table, paths: Iterable[str]) -> list[str]:
+    """Those of some paths that the table does not reference, however it spells them; only they are in memory.
+
+    :raises TableUnreadable: as :func:`reachable`, or UnsafeOperation.
+    """
+    left = {path_key(path): path for path in paths}
+    for found in ReferenceWalk().new_batches(table):
+        for key in path_keys(found.paths):
+            left.pop(key, None)
+    return list(left.values())
+
+
 class ReachableSet:
     """Everything that a table references, for asking whether a path is among it, however it is spelled."""
 

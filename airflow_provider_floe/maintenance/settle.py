@@ -18,7 +18,7 @@ from airflow_provider_floe.engines.local.expire import expiry_happened
 from airflow_provider_floe.engines.local.expire_commit import give_back_refs
 from airflow_provider_floe.errors import FloeError, LeaseBusy, LeaseLost, TableNotFound, UnsafeOperation
 from airflow_provider_floe.iceberg.listing import delete_files
-from airflow_provider_floe.iceberg.reachability import reachable
+from airflow_provider_floe.iceberg.reachability import unreferenced
 from airflow_provider_floe.iceberg.statistics import written_statistics
 from airflow_provider_floe.maintenance.context import dead_outputs
 from airflow_provider_floe.maintenance.environment import Environment
@@ -232,12 +232,11 @@ def _clean_up(env: Environment, ref: TableRef) -> None:
     if not entries:
         return
     table = env.catalog(ref.catalog).load(ref)
-    referenced = reachable(table)
-    unreferenced = [entry for entry in entries if entry.path not in referenced]
-    delete_files(table.io, [entry.path for entry in unreferenced])
+    useless = unreferenced(table, (entry.path for entry in entries))
+    delete_files(table.io, useless)
     for entry in entries:
         env.store.mark_done(entry.operation_id, JournalKind.OUTPUT, [entry.path])
-    log.info("%s: removed %s files that dead operations had written and not committed", ref, len(unreferenced))
+    log.info("%s: removed %s files that dead operations had written and not committed", ref, len(useless))
 
 
 def _holder() -> str:

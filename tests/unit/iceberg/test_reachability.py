@@ -9,7 +9,7 @@ from harness.tables import append_files, create_table, data_files, lake, local_p
 from airflow_provider_floe.errors import TableUnreadable, UnsafeOperation
 from airflow_provider_floe.iceberg import reachability
 from airflow_provider_floe.iceberg.avro import Projection, read_blocks, read_header
-from airflow_provider_floe.iceberg.reachability import FileKind, ReferenceWalk, reachable
+from airflow_provider_floe.iceberg.reachability import FileKind, ReferenceWalk, reachable, unreferenced
 
 
 def test_promise_1_every_kind_is_referenced(tmp_path: Path) -> None:
@@ -27,6 +27,13 @@ def test_promise_1_every_kind_is_referenced(tmp_path: Path) -> None:
     spelled = next(iter(kinds[FileKind.DATA])).replace("file://", "file:").replace("/data/", "//data/./")
     assert spelled in found
     assert f"{table.location()}/data/other.parquet" not in found
+
+
+def test_what_is_not_referenced_is_told_from_what_is_however_it_is_spelled(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 3)
+    spelled = [one.path.replace("file://", "file:").replace("/data/", "//data/./") for one in reachable(table)]
+    other = f"{table.location()}/data/other.parquet"
+    assert unreferenced(table, [*spelled, other]) == [other]
 
 
 def test_a_file_that_a_snapshot_deleted_is_referenced_only_by_earlier_ones(tmp_path: Path) -> None:
