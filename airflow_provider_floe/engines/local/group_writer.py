@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from threading import Event, Lock
+from typing import Any
 
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 MEMORY_PER_GROUP = 256 * 1024**2
 """Groups are rewritten side by side while each has at least so many bytes of memory."""
+MOST_OPEN_COLUMNS = 300_000
+"""Columns of groups that are opened together, some 300 bytes each: what the manifests say of them is in memory."""
 
 
 class GroupWriter:
@@ -72,7 +75,8 @@ class GroupWriter:
         try:
             self.write_free(numbers)
             wait_for_others(self._board, numbers.stop, lambda: self.write_free(numbers))
-            written = [self._written.get(number) or self._by_another(number) for number in numbers]
+            others = self._board.finished() if any(number not in self._written for number in numbers) else {}
+            written = [self._written.get(number) or self._by_another(number, others[number]) for number in numbers]
         except Exception:
             self._discard()
             raise
@@ -129,12 +133,11 @@ class GroupWriter:
             self._bytes_done += size
             self._context.progress(self._bytes_done, self._groups.size_bytes, "bytes")
 
-    def _by_another(self, number: int) -> Written:
+    def _by_another(self, number: int, document: Mapping[str, Any]) -> Written:
         """What another task handed in.
 
         :raises VerificationFailed: when its files are not what it said.
         """
-        document = self._board.finished()[number]
         group, _ = self._open.get(number)
         files = tuple(file_from_json(file) for file in document["files"])
         verify_stored(self._table.io, files, group.output_spec_id)
@@ -152,7 +155,7 @@ class _OpenGroups:
     def __init__(self, table: Table, groups: FileGroups, manifests: Sequence[ManifestFile]) -> None:
         self._table = table
         self._manifests = manifests
-        self._windows = list(groups.windows())
+        self._windows = list(groups.windows(MOST_OPEN_COLUMNS // max(1, len(table.schema().fields))))
         ends = 0
         self._begins = [ends := ends + len(window) for window in (range(0), *self._windows)][:-1]
         self._found: dict[int, tuple[FileGroup, Expectation]] = {}

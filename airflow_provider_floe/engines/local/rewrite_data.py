@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from pyiceberg.manifest import DataFile
+import numpy as np
 from pyiceberg.table import Table
 
 from airflow_provider_floe.engines.base import OperationContext, OperationRequest, OperationResult
@@ -28,12 +28,55 @@ from airflow_provider_floe.engines.sharing import GroupBoard, GroupOffer
 from airflow_provider_floe.errors import CommitConflict, CommitOutcomeUnknown, ConfigurationError, UnsafeOperation
 from airflow_provider_floe.iceberg.file_groups import FileGroups
 from airflow_provider_floe.iceberg.filters import MatchingFiles
+from airflow_provider_floe.iceberg.lots import lots
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
 from airflow_provider_floe.iceberg.selection import Selection, survey_table
 from airflow_provider_floe.policies.model import RewriteDataFiles
 from airflow_provider_floe.text import bytes_text
 
 log = logging.getLogger(__name__)
+
+MOST_COMMIT_FILES = 1_000_000
+"""Files that one commit replaces: up to some 350 bytes each, where others wrote their manifests anew meanwhile."""
+MOST_COMMIT_COLUMNS = 250_000
+"""Columns of the new files of one commit, some 500 bytes each: what is known of the files waits for it in memory."""
+
+
+@dataclass(frozen=True)
+class _Commit:
+    """A commit that went through."""
+
+    parent_snapshot_id: int
+    snapshot_id: int
+    removed_deletes: int
+
+
+@dataclass
+class _Done:
+    """What has been committed, in numbers.
+
+    :ivar groups: their numbers.
+    """
+
+    commits: list[_Commit] = field(default_factory=list)
+    groups: set[int] = field(default_factory=set)
+    groups_copied: int = 0
+    files_in: int = 0
+    bytes_in: int = 0
+    files_out: int = 0
+    bytes_out: int = 0
+
+    def add(self, committed: Committed, written: Sequence[Written]) -> None:
+        """Count a commit in, and the groups that it was of."""
+        removed = _removed_deletes(committed)
+        self.commits.append(_Commit(committed.parent_snapshot_id, committed.snapshot_id, removed))
+        for one in written:
+            self.groups.add(one.group.number)
+            self.groups_copied += one.copied
+            self.files_in += len(one.group.files)
+            self.bytes_in += one.group.size_bytes
+            self.files_out += len(one.files)
+            self.bytes_out += sum(file.file_size_in_bytes for file in one.files)
 
 
 @dataclass
@@ -52,8 +95,7 @@ class _Run:
     index: DataIndex
     writer: GroupWriter
     board: GroupBoard
-    commits: list[Committed] = field(default_factory=list)
-    done: list[Written] = field(default_factory=list)
+    done: _Done = field(default_factory=_Done)
     dropped: set[str] = field(default_factory=set)
     conflicts: list[str] = field(default_factory=list)
 
@@ -65,8 +107,8 @@ def run(
 
     :param board: where the file groups are offered to other tasks too; default: this task writes all.
     :raises UnsupportedTableFeature: for tables that this engine cannot rewrite, naming the one that can.
-    :raises CommitConflict: when concurrent commits left nothing to replace; nothing was changed.
-    :raises VerificationFailed: when new files do not hold the old rows; nothing was committed.
+    :raises CommitConflict: when concurrent commits left nothing to replace; nothing was changed, but by commits before.
+    :raises VerificationFailed: when new files do not hold the old rows; they were not committed.
     :raises CommitOutcomeUnknown: when the catalog did not answer; nothing was deleted.
     """
     started = time.monotonic()
@@ -75,12 +117,14 @@ def run(
         return _result(None, "the table has no snapshot", started)
     if not run_.groups and not run_.selection.dangling:
         return _result(run_, "no data file needs rewriting", started)
+    if left := run_.groups.left_text:
+        log.info("%s: %s", request.table, left)
     run_.board.offer(run_.snapshot_id, _offers(run_))
-    batches = _batches(len(run_.groups), run_.settings)
+    batches = list(_batches(run_.groups, run_.settings, columns=len(run_.table.schema().fields)))
     try:
         for numbers in batches:
             _rewrite_batch(run_, numbers, drop_dangling=numbers is batches[-1])
-        if not run_.commits:
+        if not run_.done.commits:
             raise CommitConflict(f"none of {len(batches)} commits went through: {'; '.join(run_.conflicts)}")
     except CommitOutcomeUnknown:
         raise
@@ -166,13 +210,23 @@ def _prepare(
     )
 
 
-def _batches(groups: int, settings: RewriteDataFiles) -> list[range]:
-    """Numbers of the groups of each commit: all in one, or evenly over the commits that partial progress allows."""
-    if not settings.partial_progress_enabled or groups < 2:
-        return [range(groups)]
-    commits = min(groups, settings.partial_progress_max_commits)
-    bounds = [round(number * groups / commits) for number in range(commits + 1)]
-    return [range(first, last) for first, last in pairwise(bounds)]
+def _batches(groups: FileGroups, settings: RewriteDataFiles, columns: int) -> Iterator[range]:
+    """Numbers of the groups of each commit: all in one, or evenly over the commits that partial progress allows.
+
+    What would take too much memory for one commit is spread over several.
+
+    :param columns: of the table.
+    """
+    commits = min(len(groups), settings.partial_progress_max_commits) if settings.partial_progress_enabled else 1
+    bounds = [round(number * len(groups) / max(1, commits)) for number in range(max(1, commits) + 1)]
+    weights = np.maximum(
+        groups.columns.count / MOST_COMMIT_FILES, groups.columns.files_out * max(1, columns) / MOST_COMMIT_COLUMNS
+    )
+    for first, last in pairwise(bounds):
+        parts = lots(weights[first:last], most=1)
+        yield from (range(first + part.start, first + part.stop) for part in parts)
+    if not groups:
+        yield range(0)
 
 
 def _rewrite_batch(run_: _Run, numbers: range, *, drop_dangling: bool) -> None:
@@ -201,8 +255,7 @@ def _rewrite_batch(run_: _Run, numbers: range, *, drop_dangling: bool) -> None:
             _discard(run_, written)
             raise
         else:
-            run_.commits.append(committed)
-            run_.done.extend(written)
+            run_.done.add(committed, written)
             return
 
 
@@ -247,9 +300,9 @@ def _commit(run_: _Run, written: Sequence[Written], *, drop_dangling: bool) -> C
 
 def _discard_handed_in(run_: _Run) -> None:
     """Remove what tasks have written and nobody is going to commit."""
-    committed = {file.file_path for one in run_.done for file in one.files}
-    handed_in = [path for document in run_.board.finished().values() for path in paths_in(document)]
-    delete_quietly(run_.table, [path for path in handed_in if path not in committed])
+    for number, document in run_.board.finished().items():
+        if number not in run_.done.groups:
+            delete_quietly(run_.table, paths_in(document))
 
 
 def _result(run_: _Run | None, message: str | None, started: float) -> OperationResult:
@@ -263,33 +316,35 @@ def _result(run_: _Run | None, message: str | None, started: float) -> Operation
             duration_seconds=time.monotonic() - started,
             ignored_settings=run_.request.ignored_settings if run_ else (),
         )
-    added: list[DataFile] = [file for one in run_.done for file in one.files]
-    last = run_.commits[-1]
-    dropped = sum(_removed_deletes(one) for one in run_.commits)
-    files_in = sum(len(one.group.files) for one in run_.done)
-    bytes_in = sum(one.group.size_bytes for one in run_.done)
-    bytes_out = sum(file.file_size_in_bytes for file in added)
-    text = f"{files_in:,} data files ({bytes_text(bytes_in)}) became {len(added):,} ({bytes_text(bytes_out)})"
+    done = run_.done
+    dropped = sum(one.removed_deletes for one in done.commits)
+    parts = [
+        f"{done.files_in:,} data files ({bytes_text(done.bytes_in)}) became {done.files_out:,} "
+        f"({bytes_text(done.bytes_out)})"
+    ]
     if dropped:
-        text += f", and {dropped:,} delete file{'s' * (dropped != 1)} went"
+        parts[0] += f", and {dropped:,} delete file{'s' * (dropped != 1)} went"
     if run_.conflicts:
-        text += f"; left for the next run: {'; '.join(run_.conflicts)}"
+        parts.append(f"left for the next run: {'; '.join(run_.conflicts)}")
+    if left := run_.groups.left_text:
+        parts.append(left)
     return OperationResult(
         changed=True,
-        message=text,
-        files_rewritten=files_in,
-        bytes_rewritten=bytes_in,
-        files_added=len(added),
-        bytes_added=bytes_out,
+        message="; ".join(parts),
+        files_rewritten=done.files_in,
+        bytes_rewritten=done.bytes_in,
+        files_added=done.files_out,
+        bytes_added=done.bytes_out,
         delete_files_removed=dropped,
-        snapshot_before=run_.commits[0].parent_snapshot_id,
-        snapshot_after=last.snapshot_id,
+        snapshot_before=done.commits[0].parent_snapshot_id,
+        snapshot_after=done.commits[-1].snapshot_id,
         duration_seconds=time.monotonic() - started,
         ignored_settings=run_.request.ignored_settings,
         details={
-            "commits": [one.snapshot_id for one in run_.commits],
-            "file_groups": len(run_.done),
-            "file_groups_copied": sum(one.copied for one in run_.done),
+            "commits": [one.snapshot_id for one in done.commits],
+            "file_groups": len(done.groups),
+            "file_groups_copied": done.groups_copied,
+            "file_groups_left": run_.groups.columns.left_groups,
             "conflicts": run_.conflicts,
         },
     )

@@ -54,7 +54,9 @@ from pyiceberg.types import (
 )
 from rewriting import MEMORY, ids, rewrite, rewrite_all_manifests, work
 
+from airflow_provider_floe.engines.local import group_writer, rewrite_data
 from airflow_provider_floe.errors import ConfigurationError, UnsupportedSetting, UnsupportedTableFeature
+from airflow_provider_floe.iceberg import grouping
 
 TARGET = 200_000
 SPILLING = 150_000
@@ -399,6 +401,59 @@ def test_partial_progress_commits_in_parts(tmp_path: Path) -> None:
     assert len(context.commits_done) == len(result.details["commits"]) == 2
     assert result.files_rewritten == 6
     assert len(data_files(table)) == 3
+    assert ids(table) == [*range(60)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("MOST_COMMIT_FILES", 4), ("MOST_COMMIT_COLUMNS", 6)],
+    ids=["files that are replaced", "columns of new files"],
+)
+def test_what_is_too_much_for_one_commit_is_spread_over_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    table = small_files(lake(tmp_path), 2, parts=("a", "b", "c"))
+    assert len(table.schema().fields) == 3
+    monkeypatch.setattr(rewrite_data, limit, value)
+    context = context_for(table)
+    result = rewrite(table, context)
+    assert len(context.commits_done) == len(result.details["commits"]) == 2
+    assert (result.files_rewritten, result.files_added, result.details["file_groups"]) == (6, 3, 3)
+    assert ids(table) == [*range(60)]
+
+
+def test_what_is_too_much_for_one_run_is_told_and_left_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = small_files(lake(tmp_path), 2, parts=("a", "b", "c"))
+    monkeypatch.setattr(grouping, "MOST_RUN_GROUPS", 2)
+    left = "2 more data files of 1 file group left for the next run"
+    assert left in work(table).summary
+    first = rewrite(table)
+    assert (first.files_rewritten, first.details["file_groups_left"]) == (4, 1)
+    assert left in first.message
+    second = rewrite(table)
+    assert (second.files_rewritten, second.details["file_groups_left"]) == (2, 0)
+    assert "left" not in second.message
+    assert not rewrite(table).changed
+    assert ids(table) == [*range(60)]
+
+
+def test_groups_are_opened_a_few_at_a_time_where_columns_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = small_files(lake(tmp_path), 2, parts=("a", "b", "c"))
+    opened: list[int] = []
+    expectations = group_writer.expectations
+
+    def counted(io: Any, manifests: Any, groups: Any, schema: Any) -> Any:
+        opened.append(len(groups))
+        return expectations(io, manifests, groups, schema)
+
+    monkeypatch.setattr(group_writer, "expectations", counted)
+    monkeypatch.setattr(group_writer, "MOST_OPEN_COLUMNS", 2 * len(table.schema().fields))
+    rewrite(table)
+    assert opened == [2, 1]
     assert ids(table) == [*range(60)]
 
 
