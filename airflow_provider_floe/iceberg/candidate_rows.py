@@ -16,7 +16,7 @@ Longs = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 
 _ROW = np.dtype([("size", "<i8"), ("records", "<i8"), ("where", "<i8"), ("place", "<i4"), ("flags", "u1")])
-_ROWS_AT_ONCE = 1_000_000
+_ROWS_AT_ONCE = 500_000
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ class SpilledCandidates:
         with self._by_part(places, sizes) as file:
             for size in sizes.tolist():
                 for begin in range(0, size, most):
-                    rows = np.frombuffer(file.read(min(most, size - begin) * _ROW.itemsize), _ROW)
-                    yield _columns(rows).by_place()
+                    yield _read(file, min(most, size - begin)).by_place()
 
     def _by_part(self, places: Longs, sizes: Longs) -> IO[bytes]:
         """A file in which the candidates of each part stand together, at its begin; the first file is gone."""
@@ -105,5 +104,6 @@ def _rows(columns: CandidateColumns) -> npt.NDArray[Any]:
     return rows
 
 
-def _columns(rows: npt.NDArray[Any]) -> CandidateColumns:
+def _read(file: IO[bytes], count: int) -> CandidateColumns:
+    rows = np.frombuffer(file.read(count * _ROW.itemsize), _ROW)
     return CandidateColumns(**{name: np.ascontiguousarray(rows[name]) for name in _ROW.names or ()})

@@ -24,7 +24,7 @@ SMALL, LARGE = 0.75, 1.8
 MARKED, PRESSING = 1, 2
 """Flags of a candidate: a rewrite with these settings wrote it; it is to be rewritten whatever the company."""
 
-MOST_IN_MEMORY = 1_000_000
+MOST_IN_MEMORY = 500_000
 """Candidates from which on they wait on disk; 29 bytes each, and a few times that while they are put into groups."""
 
 

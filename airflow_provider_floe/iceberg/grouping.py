@@ -61,14 +61,6 @@ class GroupColumns:
         """Some groups, or all of them in another order."""
         return replace(self, **{name: getattr(self, name)[order] for name in _OF_GROUPS})
 
-    def joined(self, other: GroupColumns) -> GroupColumns:
-        """These groups and others behind them, of the same partitions' numbering."""
-        columns: dict[str, Any] = {
-            name: np.concatenate((getattr(self, name), getattr(other, name))) for name in (*_OF_GROUPS, "where")
-        }
-        columns["first"][len(self) :] += len(self.where)
-        return replace(self, **columns)
-
     def without_rest(self, *, more: int = 0) -> GroupColumns:
         """As many of the first groups as one run rewrites; what they leave is counted.
 
@@ -79,12 +71,11 @@ class GroupColumns:
         if end >= len(self):
             return self
         kept = self.taken(slice(end))
-        first = np.cumsum(kept.count) - kept.count
-        files = np.repeat(kept.first - first, kept.count) + np.arange(int(kept.count.sum()))
+        spans = zip(kept.first.tolist(), kept.count.tolist(), strict=True)
         return replace(
             kept,
-            first=first,
-            where=self.where[files],
+            first=np.cumsum(kept.count) - kept.count,
+            where=np.concatenate([self.where[first : first + count] for first, count in spans]),
             left_groups=self.left_groups + len(self) - end,
             left_files=self.left_files + int(self.count[end:].sum()),
         )
@@ -103,14 +94,34 @@ def group_candidates(candidates: Candidates) -> GroupColumns:
     settings, places = candidates.rules.settings, tuple(candidates.places)
     moving = np.array([candidates.rules.output_spec_id(spec_id) != spec_id for spec_id, _ in places], dtype=np.bool_)
     target, most_bytes = candidates.rules.target, settings.max_file_group_size_bytes
-    found: GroupColumns | None = None
+    found: list[GroupColumns] = []
     for part in candidates.parts():
-        groups = _grouped(part, places, moving, target, most_bytes)
-        found = groups if found is None else found.joined(groups)
-        # Behind the first group that is too much, none is taken, however small: so that one is kept until the end.
-        found = _in_order(found, settings.rewrite_job_order).without_rest(more=1)
-    assert found is not None  # there is a part, if an empty one, even without candidates
-    return found.without_rest()
+        found.append(_grouped(part, places, moving, target, most_bytes))
+        if _are_many(found):
+            # Behind the first group that is too much, none is taken, however small: so that one is kept until the end.
+            found = [_joined(found, settings.rewrite_job_order).without_rest(more=1)]
+    return _joined(found, settings.rewrite_job_order).without_rest()
+
+
+def _are_many(found: Sequence[GroupColumns]) -> bool:
+    files, groups = sum(len(one.where) for one in found), sum(map(len, found))
+    return files > MOST_RUN_FILES * 5 // 4 or groups > MOST_RUN_GROUPS * 2
+
+
+def _joined(found: list[GroupColumns], job_order: str) -> GroupColumns:
+    """Groups of all parts in a job order; the list is used up, so that no file is in memory twice."""
+    if len(found) == 1:
+        return _in_order(found.pop(), job_order)
+    columns: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in found]) for name in _OF_GROUPS}
+    starts = np.cumsum([0, *(len(one.where) for one in found)])
+    columns["first"] += np.repeat(starts[:-1], [len(one) for one in found])
+    where = np.empty(starts[-1], np.int64)
+    places, left_groups, left_files = found[0].places, found[0].left_groups, found[0].left_files
+    for start in starts[:-1].tolist():
+        part = found.pop(0).where
+        where[start : start + len(part)] = part
+    groups = GroupColumns(places=places, where=where, left_groups=left_groups, left_files=left_files, **columns)
+    return _in_order(groups, job_order)
 
 
 def _grouped(
