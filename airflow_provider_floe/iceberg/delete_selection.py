@@ -73,7 +73,7 @@ def select_position_deletes(
 ) -> DeleteSelection:
     """Choose what to compact and what to drop.
 
-    :param files: all live files of the snapshot.
+    :param files: all live files of the snapshot; data files that no position delete may reach can be left out.
     """
     target = delete_target_size(metadata, settings)
     index = DeleteIndex(metadata, files)

@@ -13,7 +13,7 @@ from airflow_provider_floe.iceberg.aggregates import Totals
 from airflow_provider_floe.iceberg.candidate_rows import Ints
 from airflow_provider_floe.iceberg.deletes import DeleteIndex, Reach
 from airflow_provider_floe.iceberg.file_groups import StandingFiles
-from airflow_provider_floe.iceberg.files import LiveFile
+from airflow_provider_floe.iceberg.files import FileContent, LiveFile
 from airflow_provider_floe.iceberg.manifests import DataRow, data_file, data_rows, first_row_id, live_files, read_ahead
 
 Gone = Mapping[str, Ints]
@@ -41,6 +41,44 @@ class LiveIndex:
         for file in live_files(self._io, unread):
             self._files[keys[file.manifest_path]].append(file)
         return [file for manifest in manifests for file in self._files[keys[manifest.manifest_path]]]
+
+
+class ReachedIndex:
+    """Delete files, and the data files that position deletes may reach; the others, maybe millions, are counted."""
+
+    def __init__(self, io: FileIO) -> None:
+        self._io = io
+        self._deletes = LiveIndex(io)
+        self._reached: dict[str, list[LiveFile]] = {}
+        self._totals: dict[str, Totals] = {}
+        self._asked = frozenset[str]()
+
+    def files(self, metadata: TableMetadata, manifests: Sequence[ManifestFile]) -> list[LiveFile]:
+        """The live delete files, and behind them the data files that position deletes among them may reach."""
+        deletes = self._deletes.files([one for one in manifests if one.content != ManifestContent.DATA])
+        positions = [file for file in deletes if file.content is FileContent.POSITION_DELETES]
+        keys = frozenset(file.key for file in positions)
+        if keys != self._asked:
+            self._reached, self._asked = {}, keys
+        index = DeleteIndex(metadata, positions)
+        wanted = _data_manifests(manifests)
+        for manifest, rows in _read(self._io, [one for one in wanted if one.manifest_path not in self._reached]):
+            self._take(manifest, rows, index)
+        return [*deletes, *(file for one in wanted for file in self._reached[one.manifest_path])]
+
+    def totals(self, manifests: Sequence[ManifestFile]) -> Totals:
+        """Sums over the live data files of manifests whose files were asked for."""
+        return sum((self._totals[one.manifest_path] for one in _data_manifests(manifests)), Totals())
+
+    def _take(self, manifest: ManifestFile, rows: Iterable[DataRow], index: DeleteIndex) -> None:
+        path, spec_id = manifest.manifest_path, manifest.partition_spec_id
+        reached: list[LiveFile] = []
+        files = size = records = 0
+        for row in rows:
+            files, size, records = files + 1, size + row[4], records + row[3]
+            if index.may_touch(row[0], (spec_id, row[2])):
+                reached.append(data_file(spec_id, row, path))
+        self._reached[path], self._totals[path] = reached, Totals(files, size, records)
 
 
 class DataIndex:

@@ -181,10 +181,16 @@ def _hit(attempt: Attempt, applicable: Mapping[str, tuple[list[LiveFile], int]])
             yield path, group
 
 
-def summary(files: Sequence[LiveFile], leaving: Sequence[LiveFile], added: Sequence[DataFile]) -> dict[str, str]:
-    """Counts of the change, and totals counted over the files themselves rather than carried on from the parent."""
+def summary(
+    deletes: Iterable[LiveFile], data: Totals, leaving: Sequence[LiveFile], added: Sequence[DataFile]
+) -> dict[str, str]:
+    """Counts of the change, and totals counted over the files themselves rather than carried on from the parent.
+
+    :param deletes: all live delete files.
+    :param data: of the live data files.
+    """
     partitions = len({(file.spec_id, file.partition) for file in leaving})
-    return _changes(totals(files), _counted(leaving), partitions, added)
+    return _changes(totals(deletes, data), _counted(leaving), partitions, added)
 
 
 def _changes(

@@ -21,7 +21,7 @@ from airflow_provider_floe.engines.local.commit import (
     delete_quietly,
 )
 from airflow_provider_floe.engines.local.guards import refuse_metadata, refuse_other_formats
-from airflow_provider_floe.engines.local.live_index import LiveIndex
+from airflow_provider_floe.engines.local.live_index import ReachedIndex
 from airflow_provider_floe.engines.local.position_merge import Merge
 from airflow_provider_floe.engines.local.pyiceberg_manifests import (
     file_key,
@@ -56,7 +56,7 @@ class _Run:
     request: OperationRequest
     context: OperationContext
     table: Table
-    index: LiveIndex
+    index: ReachedIndex
     files: Sequence[LiveFile]
     selection: DeleteSelection
     memory_bytes: int
@@ -80,8 +80,8 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     if snapshot is None:
         return _unchanged(request, None, "the table has no snapshot", started)
     refuse_metadata(table)
-    index = LiveIndex(table.io)
-    files = index.files(snapshot_manifests(table))
+    index = ReachedIndex(table.io)
+    files = index.files(table.metadata, snapshot_manifests(table))
     selection = select_position_deletes(table.metadata, files, settings)
     if not selection.groups and not selection.dangling:
         message = "no position delete file needs compacting, and none is dangling"
@@ -170,7 +170,7 @@ def _change(run_: _Run, attempt: Attempt, merged: Sequence[_Merged]) -> Change:
 
     :raises FilesConflict: naming the delete files that are gone, or whose data files have got other deletion vectors.
     """
-    files = run_.index.files(attempt.manifests)
+    files = run_.index.files(attempt.table.metadata, attempt.manifests)
     live = {file.key: file for file in files}
     _validate(run_, files, merged)
     data = {file.path for file in files if file.content is FileContent.DATA}
@@ -189,7 +189,9 @@ def _change(run_: _Run, attempt: Attempt, merged: Sequence[_Merged]) -> Change:
         if (owner := referenced_data_file(file)) is None or owner in data
     ]
     manifests = [*added_manifests(attempt, ManifestContent.DELETES, added), *without(attempt, leaving)]
-    return Change(manifests, summary(files, leaving, [file for file, _ in added]))
+    deletes = (file for file in files if file.content is not FileContent.DATA)
+    data_totals = run_.index.totals(attempt.manifests)
+    return Change(manifests, summary(deletes, data_totals, leaving, [file for file, _ in added]))
 
 
 def _validate(run_: _Run, files: Sequence[LiveFile], merged: Sequence[_Merged]) -> None:
