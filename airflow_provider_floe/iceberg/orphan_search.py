@@ -15,6 +15,7 @@ from pyiceberg.table import Table
 
 from airflow_provider_floe.errors import RetentionRefused, UnsafeLocation, UnsafeOperation
 from airflow_provider_floe.iceberg.file_comparison import Comparison
+from airflow_provider_floe.iceberg.found_files import FoundFiles
 from airflow_provider_floe.iceberg.listing import ListedFile, file_size, in_batches, list_files, list_in_ranges
 from airflow_provider_floe.iceberg.manifests import live_files, snapshot_manifests
 from airflow_provider_floe.iceberg.paths import (
@@ -77,7 +78,7 @@ class OrphanSearch:
     :ivar walk: has walked through everything that the table referenced.
     """
 
-    orphans: tuple[ListedFile, ...]
+    orphans: FoundFiles
     dead: tuple[ListedFile, ...]
     listed: int
     young: int
@@ -87,7 +88,7 @@ class OrphanSearch:
     @property
     def orphan_bytes(self) -> int:
         """Size of the orphans."""
-        return sum(file.size_bytes for file in self.orphans)
+        return self.orphans.size_bytes
 
 
 class ListingTooLong(Exception):
@@ -311,22 +312,26 @@ def _sort_out(
     dead_keys = {path_key(path): path for path in dead_outputs}
     patterns = tuple(settings.exclude_patterns)
     location = normalise(table.location()).path
-    orphans: list[ListedFile] = []
     dead: list[ListedFile] = []
     young = kept = 0
-    for key, file in comparison.unreferenced(settings.prefix_mismatch_mode == "DELETE"):
-        relative = relative_to(key, location if is_under(key, location) else comparison.root.path)
-        if is_metadata_pointer(key):
-            kept += 1
-        elif key in dead_keys:
-            dead.append(file)
-        elif is_hidden(relative) or is_excluded(relative, patterns) or is_excluded(_written(table, file), patterns):
-            kept += 1
-        elif file.modified is None or file.modified >= before:
-            young += 1
-        else:
-            orphans.append(file)
+
+    def past_retention() -> Iterator[ListedFile]:
+        nonlocal young, kept
+        for key, file in comparison.unreferenced(settings.prefix_mismatch_mode == "DELETE"):
+            relative = relative_to(key, location if is_under(key, location) else comparison.root.path)
+            if is_metadata_pointer(key):
+                kept += 1
+            elif key in dead_keys:
+                dead.append(file)
+            elif is_hidden(relative) or is_excluded(relative, patterns) or is_excluded(_written(table, file), patterns):
+                kept += 1
+            elif file.modified is None or file.modified >= before:
+                young += 1
+            else:
+                yield file
+
+    orphans = FoundFiles(past_retention())
     outside = [key for key in dead_keys if not is_under(key, comparison.root.path) and not is_metadata_pointer(key)]
     sizes = {path: file_size(table.io, path) for path in (dead_keys[key] for key in comparison.not_referenced(outside))}
     dead += [ListedFile(path, size, None) for path, size in sizes.items() if size is not None]
-    return OrphanSearch(tuple(sorted(orphans)), tuple(dead), comparison.listed, young, kept, walk)
+    return OrphanSearch(orphans, tuple(dead), comparison.listed, young, kept, walk)

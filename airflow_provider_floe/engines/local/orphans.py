@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import timedelta
 
 from pyiceberg.table import Table
@@ -19,7 +19,7 @@ from airflow_provider_floe.engines.local.deletion import (
 )
 from airflow_provider_floe.errors import ConfigurationError
 from airflow_provider_floe.iceberg.listing import ListedFile, list_files
-from airflow_provider_floe.iceberg.orphan_search import find_orphans
+from airflow_provider_floe.iceberg.orphan_search import OrphanSearch, find_orphans
 from airflow_provider_floe.iceberg.reachability import ReferenceWalk
 from airflow_provider_floe.policies.model import OrphanCleanup
 
@@ -50,12 +50,7 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     )
     size = search.orphan_bytes + sum(file.size_bytes for file in search.dead)
     check_caps(settings, files=len(search.orphans) + len(search.dead), size_bytes=size, of_files=search.listed)
-    deletions = Deletions.of(
-        [
-            *_deletions(search.orphans, "orphan: no snapshot, branch or tag references it"),
-            *_deletions(search.dead, "written by an operation that died before it committed"),
-        ]
-    )
+    deletions = Deletions(len(search.orphans) + len(search.dead), size, lambda: _deletions(search))
     if settings.quarantine is not None:
         deletions = to_quarantine(table, request.operation_id, deletions)
     outcome = delete_unreferenced(context, table, deletions, search.walk)
@@ -88,8 +83,13 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     )
 
 
-def _deletions(files: Iterable[ListedFile], reason: str) -> list[Deletion]:
-    return [Deletion(file.path, file.size_bytes, reason) for file in files]
+def _deletions(search: OrphanSearch) -> Iterator[Deletion]:
+    for files, reason in (
+        (search.orphans, "orphan: no snapshot, branch or tag references it"),
+        (search.dead, "written by an operation that died before it committed"),
+    ):
+        for file in files:
+            yield Deletion(file.path, file.size_bytes, reason)
 
 
 def _purge(
