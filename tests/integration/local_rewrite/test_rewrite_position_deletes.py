@@ -33,7 +33,10 @@ from pyiceberg.table import Table
 from rewriting import ids, rewrite, rewrite_deletes, work_on_deletes
 
 from airflow_provider_floe.engines.local import position_merge
+from airflow_provider_floe.engines.local.live_index import ReachedIndex
 from airflow_provider_floe.errors import CommitConflict, TableUnreadable, VerificationFailed
+from airflow_provider_floe.iceberg.files import FileContent
+from airflow_provider_floe.iceberg.manifests import snapshot_manifests
 
 
 def paths(table: Table) -> list[str]:
@@ -375,3 +378,22 @@ def test_what_comes_back_otherwise_is_not_committed(tmp_path: Path, monkeypatch:
     with pytest.raises(VerificationFailed, match="17 deletes were written, but 6 files hold 18"):
         rewrite_deletes(table)
     assert stored_files(table) == left
+
+
+def test_data_files_that_no_position_delete_may_reach_are_only_counted(tmp_path: Path) -> None:
+    table = small_files(lake(tmp_path), 2, parts=("a", "b", "c"))
+    files = data_files(table)
+    for _ in range(2):
+        position_delete(table, {files[0].file_path: [0]})
+    index = ReachedIndex(table.io)
+    found = index.files(table.metadata, snapshot_manifests(table))
+    assert [file.path for file in found if file.content is FileContent.DATA] == [files[0].file_path]
+    assert len(found) == 1 + len(delete_files(table))
+    assert index.totals(snapshot_manifests(table)).files == len(files)
+    position_delete(table, {files[1].file_path: [0]})
+    found = index.files(table.metadata, snapshot_manifests(table))
+    assert {file.path for file in found if file.content is FileContent.DATA} == {one.file_path for one in files[:2]}
+    assert rewrite_deletes(table, min_input_files=2).changed
+    summary = table.metadata.current_snapshot().summary
+    assert summary["total-data-files"] == str(len(files))
+    assert summary["total-records"] == str(sum(one.record_count for one in files))
