@@ -8,6 +8,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,27 @@ COLUMNS = 16
 PARTITIONS = 300
 ENTRIES_PER_BLOCK = 100
 _SYNC = bytes(range(16))
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """Files of a manifest that are there: all have the same content, which takes room once.
+
+    :ivar file: what each of them is a hard link to.
+    :ivar partition: of all of them.
+    :ivar share: how many of the manifest's files they are, from 0 to 1.
+    """
+
+    file: Path
+    records: int
+    partition: int
+    share: float
+
+    def link(self, path: str) -> None:
+        """Make one of them."""
+        target = Path(path.removeprefix("file://"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(self.file, target)
 
 
 def catalog(folder: Path) -> SqlCatalog:
@@ -60,6 +82,7 @@ def write_manifest(
     *,
     first: int = 0,
     size: Callable[[random.Random], int] = any_size,
+    stored: StoredFiles | None = None,
 ) -> ManifestFile:
     """A manifest as Java writers leave it: added files, many to a block, with bounds of all columns.
 
@@ -67,6 +90,7 @@ def write_manifest(
 
     :param first: number of its first file.
     :param size: of each file in bytes.
+    :param stored: those of the files that are there; of them a manifest has no statistics.
     """
     rnd = random.Random(number * 1_000_003 + first)
     path = f"{table.location()}/metadata/{number:08}-{first}-m0.avro"
@@ -77,12 +101,18 @@ def write_manifest(
         count = min(ENTRIES_PER_BLOCK, first + entries - start)
         block = bytearray()
         for file in range(start, start + count):
-            partition = 360 + rnd.randrange(PARTITIONS)
-            records = rnd.randrange(1_000, 200_000)
+            is_stored = stored is not None and rnd.random() < stored.share
+            partition = stored.partition if stored and is_stored else 360 + rnd.randrange(PARTITIONS)
+            records = stored.records if stored and is_stored else rnd.randrange(1_000, 200_000)
             partitions.add(partition)
             rows += records
             name = f"{table.location()}/data/month={partition}/{file:08}-{number:08}"
-            block += _entry(rnd, name, partition, records, size(rnd))
+            file_path = f"{name}-{rnd.getrandbits(64):016x}-00001.parquet"
+            if stored and is_stored:
+                stored.link(file_path)
+                block += _entry(file_path, partition, records, stored.file.stat().st_size, _NO_METRICS)
+            else:
+                block += _entry(file_path, partition, records, size(rnd), _metrics_of(rnd, records))
         packer = zlib.compressobj(6, zlib.DEFLATED, -15)
         packed = packer.compress(bytes(block)) + packer.flush()
         out += _long(count) + _long(len(packed)) + packed + _SYNC
@@ -184,31 +214,32 @@ def _header(table: Table) -> bytes:
     return b"Obj\x01" + _long(len(metadata)) + pairs + b"\x00" + _SYNC
 
 
-def _entry(rnd: random.Random, path: str, partition: int, records: int, size: int) -> bytes:
-    few = _long(records)
-    counts = b"".join([key + few for key in _KEYS])
-    sizes, bounds = _metrics()[rnd.randrange(_VARIANTS)]
-    start, end = b"\x02" + _long(COLUMNS), b"\x00"
+def _entry(path: str, partition: int, records: int, size: int, metrics: bytes) -> bytes:
     return b"".join(
         (
             b"\x02\x00\x00\x00",  # added; snapshot and sequence numbers are inherited
             b"\x00",  # content: data
-            _text(f"{path}-{rnd.getrandbits(64):016x}-00001.parquet"),
+            _text(path),
             b"\x0ePARQUET",
             b"\x02" + _long(partition),
-            few,
+            _long(records),
             _long(size),
-            start + sizes + end,
-            start + counts + end,
-            start + _NO_NULLS + end,
-            b"\x02\x00",  # no counts of NaN
-            bounds,
+            metrics,
             b"\x00",  # no key metadata
             b"\x02\x02\x08\x00",  # split offsets: 4
             b"\x00",  # no equality ids
             b"\x02\x00",  # sort order 0
         )
     )
+
+
+def _metrics_of(rnd: random.Random, records: int) -> bytes:
+    few = _long(records)
+    counts = b"".join([key + few for key in _KEYS])
+    sizes, bounds = _metrics()[rnd.randrange(_VARIANTS)]
+    start, end = b"\x02" + _long(COLUMNS), b"\x00"
+    no_nan_counts = b"\x02\x00"
+    return b"".join((start, sizes, end, start, counts, end, start, _NO_NULLS, end, no_nan_counts, bounds))
 
 
 @cache
@@ -249,6 +280,7 @@ def _text(value: str) -> bytes:
 
 
 _VARIANTS = 4_096
+_NO_METRICS = b"\x00" * 6
 _KEYS = [_long(i) for i in range(1, COLUMNS + 1)]
 _NO_NULLS = b"".join(_long(i) + b"\x00" for i in range(1, COLUMNS + 1))
 
