@@ -1,9 +1,10 @@
 """The most memory that a rewrite of data files takes at each step, over the metadata of up to 20 million small files.
 
 Nearly all files are candidates. Data files of that number cannot be made, so each step is shown at the size that
-matters to it: choosing, among all candidates; the commit, with the most files that one commit replaces, scattered over
-all manifests; and the whole operation, which chooses among all candidates, with the limit of a run lowered to the
-files that are there: it rewrites these, and its commit carries the other millions.
+matters to it: choosing, among all candidates; opening, of the most files that are open at a time; the commit, with the
+most files that one commit replaces, scattered over all manifests; and the whole operation, which chooses among all
+candidates, with the limit of a run lowered to the files that are there: it rewrites these, and its commit carries the
+other millions.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from pyiceberg.typedef import Record
 
 from airflow_provider_floe.engines.local import rewrite_data
 from airflow_provider_floe.engines.local.commit import commit_replace
+from airflow_provider_floe.engines.local.group_writer import MOST_OPEN_COLUMNS
 from airflow_provider_floe.engines.local.live_index import DataIndex
 from airflow_provider_floe.engines.local.pyiceberg_manifests import data_file
 from airflow_provider_floe.engines.local.replace import Replacement
+from airflow_provider_floe.engines.local.verify import expectations
 from airflow_provider_floe.iceberg import grouping
 from airflow_provider_floe.iceberg.lots import lots
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
@@ -147,6 +150,15 @@ def say(table: Table) -> str:
     return f"{groups.file_count:,} files in {len(groups):,} groups; {groups.left_text or 'nothing left'}"
 
 
+def open_files(table: Table) -> str:
+    """The selection, and the files of the first groups with what the manifests say of them, as many as are open."""
+    survey = choose(table)
+    window = next(survey.groups.windows(MOST_OPEN_COLUMNS // len(table.schema().fields)))
+    opened = list(window)
+    found = expectations(table.io, snapshot_manifests(table), opened, table.schema())
+    return f"{sum(one.files for one in found):,} files in {len(opened):,} groups"
+
+
 def commit(table: Table) -> str:
     """The selection, and a commit of as many files as one commit may replace; the new files are made up."""
     survey = choose(table)
@@ -202,6 +214,7 @@ def data_folder(table: Table) -> str:
 CHOOSING = "floe, choosing"
 STEPS: dict[str, Callable[[Table], str]] = {
     CHOOSING: say,
+    "floe, choosing and opening": open_files,
     "floe, choosing and the largest commit": commit,
     "floe, the whole rewrite of what is there": rewrite,
 }
