@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -198,6 +199,25 @@ class OperationResult(Model):
     duration_seconds: float = 0.0
     ignored_settings: tuple[str, ...] = ()
     details: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def unchanged(
+        cls, request: OperationRequest, snapshot_id: int | None, message: str, started: float
+    ) -> OperationResult:
+        """Of a run that found nothing to do.
+
+        :param snapshot_id: the current snapshot of main, where it is known.
+        :param message: why there was nothing to do.
+        :param started: when it began, by :func:`time.monotonic`.
+        """
+        return cls(
+            changed=False,
+            message=message,
+            snapshot_before=snapshot_id,
+            snapshot_after=snapshot_id,
+            duration_seconds=time.monotonic() - started,
+            ignored_settings=request.ignored_settings,
+        )
 
 
 @runtime_checkable

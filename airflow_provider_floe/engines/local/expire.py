@@ -47,11 +47,7 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
         raise ConfigurationError(f"expire_snapshots needs settings of expireSnapshots, not {type(settings).__name__}")
     committed = _commit(request, context, settings)
     if committed is None:
-        return OperationResult(
-            changed=False,
-            message="no snapshot is past retention",
-            duration_seconds=time.monotonic() - started,
-        )
+        return OperationResult.unchanged(request, None, "no snapshot is past retention", started)
     before, removal, foretold = committed
     try:
         after = restore_lost_refs(context.load_table, before, removal)

@@ -99,10 +99,14 @@ def drain(board: GroupBoard, before: int, write: Callable[[int], None], workers:
         return done
     with ThreadPoolExecutor(workers, thread_name_prefix="floe-rewrite") as pool:
         failures = [error for one in [pool.submit(take) for _ in range(workers)] if (error := one.exception())]
-    if failures:
-        # what failed first, not those that were stopped for it
-        raise min(failures, key=lambda error: isinstance(error, InterruptedError))
+    raise_cause(failures)
     return done
+
+
+def raise_cause(failures: Sequence[BaseException]) -> None:
+    """Raise what failed first, not those that were stopped for it; nothing where there are none."""
+    if failures:
+        raise min(failures, key=lambda error: isinstance(error, InterruptedError))
 
 
 def wait_for_others(board: GroupBoard, before: int, write_what_is_free: Callable[[], object]) -> None:

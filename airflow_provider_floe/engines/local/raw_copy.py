@@ -22,6 +22,7 @@ from pyiceberg.table import Table
 from pyiceberg.types import DoubleType, FloatType
 
 from airflow_provider_floe.engines.local.copy_plan import CopyPlan, Part, Source, read_exactly
+from airflow_provider_floe.engines.local.group_work import raise_cause
 from airflow_provider_floe.engines.local.parquet_footer import (
     BLOOM_FILTER,
     BLOOM_FILTER_LENGTH,
@@ -116,8 +117,7 @@ def copy_group(
         for one in copies:
             one.cancel()
     failures = [error for one in copies if not one.cancelled() and (error := one.exception())]
-    if failures:
-        raise min(failures, key=lambda error: isinstance(error, InterruptedError))  # what failed first
+    raise_cause(failures)
     return [one.result() for one in copies]
 
 

@@ -114,9 +114,9 @@ def run(
     started = time.monotonic()
     run_ = _prepare(request, context, memory_limit_bytes, board or OwnBoard())
     if run_ is None:
-        return _result(None, "the table has no snapshot", started)
+        return OperationResult.unchanged(request, None, "the table has no snapshot", started)
     if not run_.groups and not run_.selection.dangling:
-        return _result(run_, "no data file needs rewriting", started)
+        return OperationResult.unchanged(request, run_.snapshot_id, "no data file needs rewriting", started)
     if left := run_.groups.left_text:
         log.info("%s: %s", request.table, left)
     run_.board.offer(run_.snapshot_id, _offers(run_))
@@ -131,7 +131,7 @@ def run(
     except Exception:
         _discard_handed_in(run_)
         raise
-    return _result(run_, None, started)
+    return _result(run_, started)
 
 
 def help_write(request: OperationRequest, context: OperationContext, memory_limit_bytes: int, board: GroupBoard) -> int:
@@ -305,17 +305,7 @@ def _discard_handed_in(run_: _Run) -> None:
             delete_quietly(run_.table, paths_in(document))
 
 
-def _result(run_: _Run | None, message: str | None, started: float) -> OperationResult:
-    if run_ is None or message is not None:
-        snapshot = run_.snapshot_id if run_ else None
-        return OperationResult(
-            changed=False,
-            message=message or "",
-            snapshot_before=snapshot,
-            snapshot_after=snapshot,
-            duration_seconds=time.monotonic() - started,
-            ignored_settings=run_.request.ignored_settings if run_ else (),
-        )
+def _result(run_: _Run, started: float) -> OperationResult:
     done = run_.done
     dropped = sum(one.removed_deletes for one in done.commits)
     parts = [

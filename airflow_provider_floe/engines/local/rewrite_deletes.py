@@ -78,14 +78,14 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     table = context.load_table()
     snapshot = table.metadata.current_snapshot()
     if snapshot is None:
-        return _unchanged(request, None, "the table has no snapshot", started)
+        return OperationResult.unchanged(request, None, "the table has no snapshot", started)
     refuse_metadata(table)
     index = ReachedIndex(table.io)
     files = index.files(table.metadata, snapshot_manifests(table))
     selection = select_position_deletes(table.metadata, files, settings)
     if not selection.groups and not selection.dangling:
         message = "no position delete file needs compacting, and none is dangling"
-        return _unchanged(request, snapshot.snapshot_id, message, started)
+        return OperationResult.unchanged(request, snapshot.snapshot_id, message, started)
     refuse_other_formats(table, [file for group in selection.groups for file in group.files])
     run_ = _Run(request, context, table, index, files, selection, memory_limit_bytes)
     try:
@@ -210,17 +210,6 @@ def _validate(run_: _Run, files: Sequence[LiveFile], merged: Sequence[_Merged]) 
             f"example {min(lost)}",
             frozenset(lost),
         )
-
-
-def _unchanged(request: OperationRequest, snapshot_id: int | None, message: str, started: float) -> OperationResult:
-    return OperationResult(
-        changed=False,
-        message=message,
-        snapshot_before=snapshot_id,
-        snapshot_after=snapshot_id,
-        duration_seconds=time.monotonic() - started,
-        ignored_settings=request.ignored_settings,
-    )
 
 
 def _result(run_: _Run, merged: Sequence[_Merged], committed: Committed, started: float) -> OperationResult:

@@ -86,12 +86,12 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
         refuse_overlaps(table, staging, context.other_tables())
     snapshot = table.metadata.current_snapshot()
     if snapshot is None:
-        return _unchanged(request, None, "the table has no snapshot", started)
+        return OperationResult.unchanged(request, None, "the table has no snapshot", started)
     refuse_metadata(table)
     manifests = snapshot_manifests(table)
     groups = select_manifests(table.metadata, manifests, settings, group_bytes(memory_limit_bytes))
     if not groups:
-        return _unchanged(request, snapshot.snapshot_id, "no manifest needs rewriting", started)
+        return OperationResult.unchanged(request, snapshot.snapshot_id, "no manifest needs rewriting", started)
     total = sum(group.size_bytes for group in groups)
     run_ = _Run(request, context, settings, table, table.metadata.new_snapshot_id(), total)
     try:
@@ -129,17 +129,6 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
 
 def _staging(request: OperationRequest, settings: RewriteManifests) -> str | None:
     return None if "stagingLocation" in request.ignored_settings else settings.staging_location
-
-
-def _unchanged(request: OperationRequest, snapshot_id: int | None, message: str, started: float) -> OperationResult:
-    return OperationResult(
-        changed=False,
-        message=message,
-        snapshot_before=snapshot_id,
-        snapshot_after=snapshot_id,
-        duration_seconds=time.monotonic() - started,
-        ignored_settings=request.ignored_settings,
-    )
 
 
 def _rewrite(run_: _Run, group: ManifestGroup) -> _Rewritten:
