@@ -6,7 +6,6 @@ other partition spec or codec, and files that have the table's current columns. 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from airflow_provider_floe.engines.local.parquet_footer import (
     ROW_GROUPS,
     SCHEMA,
     TAIL_BYTES,
+    UNTRUSTED_WRITERS,
     VERSION,
     RowGroup,
     parse_tail,
@@ -47,8 +47,6 @@ GROUPS_PER_FILE = 8
 _FOOTER_GUESS = 64 * 1024
 _READERS = 8
 _CODECS = {"uncompressed": 0, "none": 0, "snappy": 1, "gzip": 2, "brotli": 4, "zstd": 6, "lz4": 7, "lz4_raw": 7}
-_UNTRUSTED = re.compile(r"parquet-mr( version)? 1\.[0-7](\D|$)|parquet-cpp( version)? 1\.[0-2](\D|$)")
-"""Writers whose statistics or encodings had faults that readers know of by the writer's name."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ class _Alike:
         if not codecs <= {_CODECS.get(self._codec)}:
             raise FooterError(f"the files are compressed by {_codec_names(codecs)}, and are to be by {self._codec}")
         writer = (value(footer, CREATED_BY, BINARY) or b"").decode(errors="replace")
-        if _UNTRUSTED.match(writer):
+        if UNTRUSTED_WRITERS.match(writer):
             raise FooterError(f"readers mistrust what {writer} wrote")
         try:
             metadata = source.metadata()

@@ -3,7 +3,7 @@
 A dictionary that does not pay costs time and bytes, and what pays does not follow from a type. Delta encodings save a
 tenth more, but many readers do not know them, Iceberg's own vectorised reader in Spark among them until lately: so they
 are used only where the input files have them already, or the table's owner allows them. Where the table sets no level
-for zstd, a column is compressed a level harder if that pays.
+for zstd, a column is compressed faster if that costs no bytes, or a level harder if that pays.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
@@ -35,10 +35,14 @@ _DICTIONARY_GAIN = 0.97
 _SATURATED = 1.4
 """Distinct values of the whole sample by those of its half: below, a dictionary hardly grows any more."""
 
-_ZSTD_LEVEL = 2
-"""One above what pyarrow takes unless told: it costs little, and the next costs more time than it saves bytes."""
+_FAST_LEVEL, _HARD_LEVEL = -2, 2
+"""Of zstd, below and above the 1 that pyarrow takes unless told.
+
+Where only the upper bytes of numbers repeat, the fast level passes over short matches that cost more than they save.
+The hard level costs little time more, and the next more than it saves bytes.
+"""
 _LEVEL_GAIN = 0.99
-"""That level is worth its time when it leaves less than this share of the bytes."""
+"""The hard level is worth its time when it leaves less than this share of the bytes."""
 _SHORT_BYTES = 2
 """Bytes by value, not compressed, up to which a file's column has few values: indices into a small dictionary."""
 
@@ -141,22 +145,34 @@ def choose(rows: pa.Table, options: Mapping[str, Any], *, delta: bool) -> Encodi
         else:
             chosen_plain.add(name)
     chosen_plain -= chosen_delta.keys()
-    levels = {}
+    chosen = Encodings(frozenset(chosen_plain), chosen_delta)
     if options.get("compression") == "zstd" and options.get("compression_level") is None:
-        higher = {**options, "compression_level": _ZSTD_LEVEL}
-        small = _trial(sample.select([name for name in flat if name in chosen_plain]), higher, False)
-        small |= _trial(sample.select(list(chosen_delta)), higher, False, chosen_delta)
-        lower = {**plain, **{name: with_delta[name] for name in chosen_delta}}
-        levels = {name: _ZSTD_LEVEL for name, sizes in small.items() if sum(sizes) < _LEVEL_GAIN * sum(lower[name])}
-    chosen = Encodings(frozenset(chosen_plain), chosen_delta, levels)
+        sizes = {name: sum(plain[name]) for name in chosen_plain} | {name: sum(with_delta[name]) for name in chosen_delta}
+        chosen = replace(chosen, levels=_levels(sample, options, chosen, sizes))
     log.debug(
-        "no dictionary for %s; delta for %s; level %d for %s",
-        sorted(chosen.plain),
-        sorted(chosen.delta),
-        _ZSTD_LEVEL,
-        sorted(chosen.levels),
+        "no dictionary for %s; delta for %s; zstd level for %s", sorted(chosen.plain), sorted(chosen.delta), chosen.levels
     )
     return chosen
+
+
+def _levels(
+    sample: pa.Table, options: Mapping[str, Any], chosen: Encodings, sizes: Mapping[str, float]
+) -> dict[str, int]:
+    """Levels of zstd for columns without a dictionary, as far as another than the usual one suits them.
+
+    :param sizes: compressed bytes of each of them at the usual level.
+    """
+    fast, hard = (
+        _trial(sample.select(list(sizes)), {**options, "compression_level": level}, False, chosen.delta)
+        for level in (_FAST_LEVEL, _HARD_LEVEL)
+    )
+    found = {}
+    for name, usual in sizes.items():
+        if sum(fast[name]) <= usual:
+            found[name] = _FAST_LEVEL
+        if sum(hard[name]) < _LEVEL_GAIN * min(usual, sum(fast[name])):
+            found[name] = _HARD_LEVEL
+    return found
 
 
 def columns_of_few_values(footer: pq.FileMetaData) -> frozenset[str]:

@@ -5,6 +5,7 @@ pyarrow reads footers but cannot write one that describes bytes which are there 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ CODEC, CHUNK_SIZE, DATA_PAGE, INDEX_PAGE, DICTIONARY_PAGE = 4, 7, 9, 10, 11
 BLOOM_FILTER, BLOOM_FILTER_LENGTH = 14, 15
 # OffsetIndex and PageLocation
 PAGE_LOCATIONS, PAGE_OFFSET = 1, 1
+
+UNTRUSTED_WRITERS = re.compile(r"parquet-mr( version)? 1\.[0-7](\D|$)|parquet-cpp( version)? 1\.[0-2](\D|$)")
+"""Writers whose statistics or encodings had faults that readers know of by the writer's name."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from pyiceberg.types import LongType, NestedField
 from airflow_provider_floe.engines.local.encodings import DICTIONARIES, Encodings
 from airflow_provider_floe.engines.local.parquet_properties import bloom_filters, known_to_pyiceberg
 from airflow_provider_floe.engines.local.pyiceberg_manifests import data_file, schema_for_spec
+from airflow_provider_floe.engines.local.typed_footers import narrow
 
 __all__ = [
     "LAST_UPDATED",
@@ -78,7 +79,7 @@ class ParquetLayout:
         the columns of row lineage come last.
     :ivar lineage: the number of those columns. Where there are any, a file that lacks them, or holds NULL in them,
         cannot be copied as it is: its rows would get new ids.
-    :ivar rows: the same schema of rows on their way, where some columns may be dictionaries.
+    :ivar rows: the same schema of rows on their way, where some columns may be dictionaries, or narrow decimals.
     :ivar dictionaries: the names of those columns.
     """
 
@@ -120,8 +121,16 @@ class ParquetLayout:
         )
         layout.rows = pa.schema(
             field.with_type(pa.dictionary(pa.int32(), field.type)) if field.name in layout.dictionaries else field
-            for field in self.arrow
+            for field in self.rows
         )
+        return layout
+
+    def with_narrow_decimals(self) -> ParquetLayout:
+        """The same layout, of rows whose decimals take no more bytes than their digits need: for rows that are written
+        as they come, for not all that compares or sorts rows knows such types.
+        """
+        layout = copy.copy(self)
+        layout.rows = pa.schema(field.with_type(narrow(field.type)) for field in self.rows)
         return layout
 
     def conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:

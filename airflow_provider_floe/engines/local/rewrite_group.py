@@ -152,6 +152,8 @@ def _decoded(
     announce: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> Sequence[DataFile]:
+    if not (ordering.columns or group.deletes or group.moves):
+        layout = layout.with_narrow_decimals()
     if not group.moves and group.size_bytes >= _WORTH_A_THREAD:
         compared = {layout.file_name(name) for name in ordering.columns}
         layout = layout.with_dictionaries(columns_of_few_values(_footer(table, group)) - compared)
