@@ -120,7 +120,7 @@ class ParquetLayout:
             if field.name in columns and field.name not in without and _is_bytes(field.type)
         )
         layout.rows = pa.schema(
-            field.with_type(pa.dictionary(pa.int32(), field.type)) if field.name in layout.dictionaries else field
+            field.with_type(_dictionary_of(field.type)) if field.name in layout.dictionaries else field
             for field in self.rows
         )
         return layout
@@ -184,6 +184,12 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return bool(
         types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
     )
+
+
+def _dictionary_of(kind: pa.DataType) -> pa.DataType:
+    """The type in which pyarrow reads text or bytes as a dictionary, whatever the size of the column's offsets."""
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.dictionary(pa.int32(), pa.string() if text else pa.binary())
 
 
 def _as(column: pa.Array, wanted: pa.DataType) -> pa.Array:

@@ -20,7 +20,7 @@ from airflow_provider_floe.iceberg.object_stores import s3_store
 log = logging.getLogger(__name__)
 
 WHOLE_BYTES = 8 * 1024**2
-"""Objects up to this size are fetched whole: one request instead of one for the footer and one for each column."""
+"""Files up to this size are read whole: one request instead of one for the footer and one for each column."""
 _FETCHERS = 8
 
 
@@ -130,7 +130,11 @@ class Fetched:
                 log.info("%s came as %d of %d bytes; reading it again", file.path, len(data), file.file_size_bytes)
             except obstore.exceptions.BaseError as error:
                 log.info("%s could not be fetched whole; reading it in parts: %s", file.path, error)
-        return self._io.new_input(file.path).open()
+        stream = self._io.new_input(file.path).open()
+        if file.file_size_bytes > WHOLE_BYTES:
+            return stream
+        with stream:
+            return pa.BufferReader(stream.read())
 
     def _fetch_more(self) -> None:
         while self._pool is not None and self._waiting:

@@ -138,7 +138,12 @@ class GroupReader:
         """The file in a stream, when it has exactly the columns that are to be written."""
         footer = pq.read_metadata(stream)
         typed = self._typed.put_on(footer)
-        parquet = pq.ParquetFile(stream, metadata=typed or footer, read_dictionary=self._layout.dictionaries)
+        parquet = pq.ParquetFile(
+            stream,
+            metadata=typed or footer,
+            read_dictionary=self._layout.dictionaries,
+            pre_buffer=not isinstance(stream, pa.BufferReader),  # what is in memory needs no thread that reads ahead
+        )
         if typed is None:
             found = parquet.schema_arrow
             fits = self._fit is not None and found.equals(self._fit, check_metadata=True)

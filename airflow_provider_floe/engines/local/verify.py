@@ -35,6 +35,7 @@ class Expectation:
     nulls: dict[int, int] = field(default_factory=dict)
     bounds: dict[int, tuple[Any, Any]] = field(default_factory=dict)
     _unknown: set[int] = field(default_factory=set)
+    _last_ends: dict[int, tuple[bytes | None, bytes | None]] = field(default_factory=dict)
 
     def add(self, file: DataFile, schema: Schema) -> None:
         """Count one file in."""
@@ -64,6 +65,10 @@ class Expectation:
             one, kind = column.field_id, column.field_type
             if not isinstance(kind, PrimitiveType) or (one in nulls and nulls[one] == values.get(one)):
                 continue
+            ends = lower.get(one), upper.get(one)
+            if self._last_ends.get(one) == ends:  # of few values the bounds are the same in most files
+                continue
+            self._last_ends[one] = ends
             try:
                 low: Any = from_bytes(kind, lower[one])
                 high: Any = from_bytes(kind, upper[one])

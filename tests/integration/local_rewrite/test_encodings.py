@@ -118,6 +118,26 @@ def test_a_column_is_compressed_harder_where_that_pays_and_the_table_sets_no_lev
     assert pq.read_table(pa.BufferReader(sink.getvalue())).equals(rows)
 
 
+@pytest.mark.parametrize("options", [{"compression": "zstd"}, {"compression": "zstd", "compression_level": 1}])
+def test_numbers_are_compressed_faster_where_that_costs_no_bytes(options: dict[str, Any]) -> None:
+    maker = random.Random(1)
+    rows = pa.table(
+        {
+            "wide": [maker.randrange(10**6) for _ in range(20_000)],  # the upper bytes repeat, the lower are noise
+            "near": [n // 2 * 3 + maker.randrange(3) for n in range(20_000)],  # all bytes repeat
+        }
+    )
+    found = choose(rows, options, delta=False)
+    assert found.plain == {"wide", "near"}
+    assert found.levels == ({} if "compression_level" in options else {"wide": -2, "near": 2})
+    sizes = []
+    for chosen in (found.writer_options(rows.schema), {"use_dictionary": False}):
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, **{**options, **chosen})
+        sizes.append(sink.getvalue().size)
+    assert sizes[0] <= sizes[1]
+
+
 def test_an_unknown_value_of_the_property_is_named(tmp_path: Path) -> None:
     table = enough_rows(tmp_path, **{"floe.parquet-encodings": "delta2"})
     with pytest.raises(ConfigurationError, match=r"floe\.parquet-encodings='delta2'.*compatible or delta"):
