@@ -147,9 +147,10 @@ def choose(rows: pa.Table, options: Mapping[str, Any], *, delta: bool) -> Encodi
     chosen_plain -= chosen_delta.keys()
     chosen = Encodings(frozenset(chosen_plain), chosen_delta)
     if options.get("compression") == "zstd" and options.get("compression_level") is None:
-        sizes = {name: sum(plain[name]) for name in chosen_plain} | {name: sum(with_delta[name]) for name in chosen_delta}
+        sizes = {name: sum(plain[name]) for name in chosen_plain}
+        sizes |= {name: sum(with_delta[name]) for name in chosen_delta}
         chosen = replace(chosen, levels=_levels(sample, options, chosen, sizes))
-    log.debug("no dictionary for %s; delta for %s; levels %s", sorted(chosen_plain), sorted(chosen_delta), chosen.levels)
+    log.debug("no dictionary: %s; delta: %s; levels: %s", sorted(chosen_plain), sorted(chosen_delta), chosen.levels)
     return chosen
 
 

@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 from airflow_provider_floe.engines.local.parquet_footer import UNTRUSTED_WRITERS
 
 _MOST_DIGITS_32, _MOST_DIGITS_64 = 9, 18
+_KNOWS_NARROW = int(pa.__version__.partition(".")[0]) >= 22
+"""Whether this pyarrow has narrow decimals in Parquet."""
 
 
 def narrow(kind: pa.DataType) -> pa.DataType:
-    """The type of the least bytes that holds a decimal's values; other types as they are."""
-    if not pa.types.is_decimal128(kind) or kind.precision > _MOST_DIGITS_64:
+    """The type of the least bytes that holds a decimal's values; other types, and those of an older pyarrow, stay."""
+    if not _KNOWS_NARROW or not pa.types.is_decimal128(kind) or kind.precision > _MOST_DIGITS_64:
         return kind
     return (pa.decimal32 if kind.precision <= _MOST_DIGITS_32 else pa.decimal64)(kind.precision, kind.scale)
 
@@ -46,16 +48,13 @@ class TypedFooters:
 
 
 def _empty_files(schema: pa.Schema) -> Iterator[tuple[pq.ParquetSchema, pa.Buffer]]:
-    """Files without rows, for each way to store decimals, that are read in these types; none where pyarrow cannot."""
+    """Files without rows, for each way to store decimals, that are read in these types."""
     wanted = pa.schema(field.with_type(_values(field.type)) for field in schema)
     if any(pa.types.is_nested(kind) for kind in wanted.types):
         return
     for as_integer in (False, True):
         sink = pa.BufferOutputStream()
-        try:
-            pq.ParquetWriter(sink, wanted, store_decimal_as_integer=as_integer).close()
-        except pa.ArrowNotImplementedError:  # of a pyarrow that knows narrow decimals, but not in Parquet
-            return
+        pq.ParquetWriter(sink, wanted, store_decimal_as_integer=as_integer).close()
         file = sink.getvalue()
         parquet = pq.ParquetFile(pa.BufferReader(file))
         if parquet.schema_arrow.types == wanted.types:

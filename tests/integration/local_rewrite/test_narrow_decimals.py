@@ -16,6 +16,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import DecimalType, ListType, NestedField
 from rewriting import rewrite
 
+from airflow_provider_floe.engines.local import typed_footers
 from airflow_provider_floe.engines.local.typed_footers import TypedFooters
 
 DECIMALS = Schema(
@@ -68,6 +69,21 @@ def test_decimals_stay_what_they_were(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
     assert files_typed == [schema is DECIMALS] * 4
     assert dict(written[0].upper_bounds)[2] == int(LARGEST * 100).to_bytes(8, "big", signed=True)
+
+
+def test_decimals_stay_wide_with_a_pyarrow_that_knows_no_narrow_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(typed_footers, "_KNOWS_NARROW", False)
+    monkeypatch.delattr(pa, "decimal64")
+    table = create_table(lake(tmp_path), schema=DECIMALS)
+    arrow = schema_to_pyarrow(DECIMALS)
+    for number in range(3):
+        table.append(pa.table([pa.array([Decimal(number)], field.type) for field in arrow], schema=arrow))
+    before = contents(data_files(table))
+    rewrite(table)
+    assert len(data_files(table)) == 1
+    assert contents(data_files(table)) == before
 
 
 def contents(files: list[Any]) -> object:
