@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
@@ -145,24 +145,24 @@ def choose(rows: pa.Table, options: Mapping[str, Any], *, delta: bool) -> Encodi
         else:
             chosen_plain.add(name)
     chosen_plain -= chosen_delta.keys()
-    chosen = Encodings(frozenset(chosen_plain), chosen_delta)
+    levels = {}
     if options.get("compression") == "zstd" and options.get("compression_level") is None:
-        sizes = {name: sum(plain[name]) for name in chosen_plain}
-        sizes |= {name: sum(with_delta[name]) for name in chosen_delta}
-        chosen = replace(chosen, levels=_levels(sample, options, chosen, sizes))
-    log.debug("no dictionary: %s; delta: %s; levels: %s", sorted(chosen_plain), sorted(chosen_delta), chosen.levels)
-    return chosen
+        sizes = {name: plain[name] for name in chosen_plain} | {name: with_delta[name] for name in chosen_delta}
+        levels = _levels(sample, options, chosen_delta, {name: sum(parts) for name, parts in sizes.items()})
+    log.debug("no dictionary for %s; delta for %s; levels: %s", sorted(chosen_plain), sorted(chosen_delta), levels)
+    return Encodings(frozenset(chosen_plain), chosen_delta, levels)
 
 
 def _levels(
-    sample: pa.Table, options: Mapping[str, Any], chosen: Encodings, sizes: Mapping[str, float]
+    sample: pa.Table, options: Mapping[str, Any], delta: Mapping[str, str], sizes: Mapping[str, float]
 ) -> dict[str, int]:
     """Levels of zstd for columns without a dictionary, as far as another than the usual one suits them.
 
+    :param delta: those in a delta encoding, and in which.
     :param sizes: compressed bytes of each of them at the usual level.
     """
     fast, hard = (
-        _trial(sample.select(list(sizes)), {**options, "compression_level": level}, False, chosen.delta)
+        _trial(sample.select(list(sizes)), {**options, "compression_level": level}, False, delta)
         for level in (_FAST_LEVEL, _HARD_LEVEL)
     )
     found = {}
