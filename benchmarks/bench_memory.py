@@ -22,7 +22,7 @@ from pathlib import Path
 import metadata_tables
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench_selection import MOST, TARGET
+from bench_selection import MOST, TARGET, choose, commit_replacement
 from measured_context import MeasuredContext, request
 from measuring import Measured, at_most, measure, report, show, show_goals
 from pyiceberg.catalog.sql import SqlCatalog
@@ -30,16 +30,12 @@ from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
 from airflow_provider_floe.engines.local import rewrite_data
-from airflow_provider_floe.engines.local.commit import commit_replace
 from airflow_provider_floe.engines.local.group_writer import MOST_OPEN_COLUMNS
-from airflow_provider_floe.engines.local.live_index import DataIndex
 from airflow_provider_floe.engines.local.pyiceberg_manifests import data_file
-from airflow_provider_floe.engines.local.replace import Replacement
 from airflow_provider_floe.engines.local.verify import expectations
 from airflow_provider_floe.iceberg import grouping
 from airflow_provider_floe.iceberg.lots import lots
 from airflow_provider_floe.iceberg.manifests import snapshot_manifests
-from airflow_provider_floe.iceberg.selection import Survey, survey_table
 from airflow_provider_floe.policies.model import RewriteDataFiles
 from airflow_provider_floe.tables import Operation
 
@@ -139,11 +135,6 @@ def open_table(folder: Path, step: str) -> Table:
     return lake.load_table(f"db.{_name(step)}")
 
 
-def choose(table: Table) -> Survey:
-    """The selection."""
-    return survey_table(table.io, table.metadata, snapshot_manifests(table), RewriteDataFiles())
-
-
 def say(table: Table) -> str:
     """The selection, in numbers."""
     groups = choose(table).groups
@@ -176,22 +167,7 @@ def commit(table: Table) -> str:
         )
         for number in numbers
     ]
-    replacement = Replacement(
-        groups=survey.groups,
-        numbers=numbers,
-        added=added,
-        sequence_number=table.metadata.last_sequence_number,
-        moved=False,
-        known_deletes=frozenset(),
-        droppable=frozenset(),
-    )
-    index = DataIndex(table.io, survey.totals)
-    base = table.metadata.current_snapshot_id
-    assert base is not None
-    context = MeasuredContext(table, datetime.now(UTC))
-    done = commit_replace(context, "benchmark", base, lambda attempt: replacement.change(attempt, index))
-    summary = done.table.metadata.snapshot_by_id(done.snapshot_id).summary
-    assert summary["deleted-data-files"] == str(groups.file_count)
+    commit_replacement(table, survey, numbers, added)
     return f"{groups.file_count:,} files became {len(added):,}"
 
 

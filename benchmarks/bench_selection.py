@@ -19,6 +19,7 @@ import metadata_tables
 from measured_context import MeasuredContext
 from measuring import Measured, measure, report, show
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
@@ -131,9 +132,16 @@ def rewrite(table: Table) -> str:
         for group, one in zip(opened, expected, strict=True):
             path = f"{table.location()}/data/{survey.selection.mark}-{group.number}.parquet"
             added.append(data_file(path, Record(*group.partition), 0, group.size_bytes, None, record_count=one.rows))
+    after = commit_replacement(table, survey, range(len(groups)), added)
+    live = sum(one.existing_files_count or 0 for one in snapshot_manifests(after))
+    return f"{groups.file_count:,} files became {len(added):,}, {live:,} stay"
+
+
+def commit_replacement(table: Table, survey: Survey, numbers: range, added: list[DataFile]) -> Table:
+    """Put new files in the place of those of the groups with these numbers; the table afterwards."""
     replacement = Replacement(
-        groups=groups,
-        numbers=range(len(groups)),
+        groups=survey.groups,
+        numbers=numbers,
         added=added,
         sequence_number=table.metadata.last_sequence_number,
         moved=False,
@@ -146,9 +154,8 @@ def rewrite(table: Table) -> str:
     assert base is not None
     done = commit_replace(context, "benchmark", base, lambda attempt: replacement.change(attempt, index))
     summary = done.table.metadata.snapshot_by_id(done.snapshot_id).summary
-    assert summary["deleted-data-files"] == str(groups.file_count)
-    live = sum(one.existing_files_count or 0 for one in snapshot_manifests(done.table))
-    return f"{groups.file_count:,} files became {len(added):,}, {live:,} stay"
+    assert summary["deleted-data-files"] == str(survey.groups[numbers.start : numbers.stop].file_count)
+    return done.table
 
 
 BOUND = "reading every manifest by projection"

@@ -28,8 +28,13 @@ class UnusedMetadata:
     spec_ids: tuple[int, ...]
     needed_schema_ids: tuple[int, ...]
 
+    @property
+    def cleanable(self) -> bool:
+        """Whether there is something to clean for an engine that knows only whether a snapshot names a schema."""
+        return not self.needed_schema_ids and bool(self.schema_ids or self.spec_ids)
+
     def reason_to_keep(self, engine: str) -> str | None:
-        """Why an engine that knows only whether a snapshot names a schema must not clean this table; None: it may."""
+        """Why such an engine must not clean this table; None: it may."""
         if not self.needed_schema_ids:
             return None
         schemas = ", ".join(map(str, self.needed_schema_ids))

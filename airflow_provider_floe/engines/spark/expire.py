@@ -43,7 +43,7 @@ def prepare(task: SparkTask) -> Order | OperationResult:
     plan = snapshots_to_expire(before.metadata, settings, now)
     unused = unused_metadata(before, plan.snapshot_ids) if settings.clean_expired_metadata else None
     stays = unused.reason_to_keep("Spark") if unused else None
-    cleans = unused is not None and stays is None and bool(unused.schema_ids or unused.spec_ids)
+    cleans = unused is not None and unused.cleanable
     if plan.empty and not cleans:
         return task.result(
             Before.of(before), None, "; ".join(["no snapshot is past retention", *([stays] if stays else [])])

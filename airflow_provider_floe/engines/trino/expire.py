@@ -53,7 +53,7 @@ def submit(job: Submission) -> RemoteJob | OperationResult:
     wanted = settings.clean_expired_metadata and CLEAN_METADATA in job.understood
     unused = unused_metadata(before, cut.snapshot_ids) if wanted else None
     stays = unused.reason_to_keep("Trino") if unused else None
-    cleans = unused is not None and stays is None and bool(unused.schema_ids or unused.spec_ids)
+    cleans = unused is not None and unused.cleanable
     if not cut.snapshot_ids and not plan.refs_to_drop and not cleans:
         kept = f"; {len(plan.snapshot_ids)} are, but older ones are to be kept" if plan.snapshot_ids else ""
         kept += f"; {stays}" if stays else ""
