@@ -146,7 +146,7 @@ def write_manifests(
             parts += [encode_long(len(block)), encode_long(len(packed)), packed, sync]
             size += len(packed) + len(sync)
             done += len(block)
-        manifest = _write(io, shape, summary, b"".join(parts), new_path())
+        manifest = _write(io, shape, summary, parts, new_path())
         bytes_per_entry = manifest.manifest_length / (done - first)
         yield Written(manifest, tuple(blocks))
 
@@ -169,15 +169,16 @@ class _Summary:
         self.partitions.update(map(_PARTITION, entries))
 
 
-def _write(io: FileIO, shape: Shape, summary: _Summary, data: bytes, path: str) -> ManifestFile:
+def _write(io: FileIO, shape: Shape, summary: _Summary, parts: Sequence[bytes], path: str) -> ManifestFile:
     with io.new_output(path).create() as stream:
-        stream.write(data)
+        for part in parts:
+            stream.write(part)
     metadata = shape.metadata
     spec = metadata.specs()[shape.spec_id]
     partitions = [Record(*key) for key in summary.partitions]
     return ManifestFile.from_args(
         manifest_path=path,
-        manifest_length=len(data),
+        manifest_length=sum(map(len, parts)),
         partition_spec_id=shape.spec_id,
         content=shape.content,
         sequence_number=_UNASSIGNED if metadata.format_version > 1 else 0,

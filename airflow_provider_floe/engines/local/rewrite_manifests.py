@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
@@ -95,7 +97,8 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     total = sum(group.size_bytes for group in groups)
     run_ = _Run(request, context, settings, table, table.metadata.new_snapshot_id(), total)
     try:
-        rewritten = [_rewrite(run_, group) for group in groups]
+        with _cycles_uncollected():
+            rewritten = [_rewrite(run_, group) for group in groups]
         committed = commit_replace(
             context,
             request.operation_id,
@@ -129,6 +132,18 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
 
 def _staging(request: OperationRequest, settings: RewriteManifests) -> str | None:
     return None if "stagingLocation" in request.ignored_settings else settings.staging_location
+
+
+@contextmanager
+def _cycles_uncollected() -> Iterator[None]:
+    """Python looks for cycles in what lives long again and again: in millions of entries, of which none is in one."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _rewrite(run_: _Run, group: ManifestGroup) -> _Rewritten:

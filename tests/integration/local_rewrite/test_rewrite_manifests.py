@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,7 @@ def test_an_entry_that_is_lost_is_caught_before_the_commit(tmp_path: Path, monke
     with pytest.raises(VerificationFailed, match="3 entries of 3 manifests came back as 2"):
         rewrite_all_manifests(table)
     assert len(snapshot_manifests(table)) == 3
+    assert gc.isenabled()  # it was not while entries were held
 
 
 def test_manifests_of_dead_entries_go(tmp_path: Path) -> None:
