@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +28,7 @@ from airflow_provider_floe.engines.local.parquet_footer import (
     UNTRUSTED_WRITERS,
     VERSION,
     RowGroup,
-    parse_tail,
+    read_closing,
     row_groups,
     structs,
     value,
@@ -44,7 +43,6 @@ LEAST_GROUP_BYTES = 8 * 1024**2
 """Row groups smaller than this, on average, are read and written anew: many small ones make slow readers."""
 GROUPS_PER_FILE = 8
 """Row groups of a full file at the most that may be smaller than that, where the target is small."""
-_FOOTER_GUESS = 64 * 1024
 _READERS = 8
 _CODECS = {"uncompressed": 0, "none": 0, "snappy": 1, "gzip": 2, "brotli": 4, "zstd": 6, "lz4": 7, "lz4_raw": 7}
 
@@ -116,30 +114,12 @@ def read_source(io: FileIO, file: LiveFile) -> Source:
     """
     size = file.file_size_bytes
     with io.new_input(file.path).open() as stream:
-        end = read_exactly(stream, max(0, size - _FOOTER_GUESS), min(size, _FOOTER_GUESS))
-        length = parse_tail(end[-TAIL_BYTES:])
-        start = size - TAIL_BYTES - length
-        if start < len(MAGIC):
-            raise FooterError(f"the footer of {file.path} is said to be {length:,} bytes long, more than the file")
-        if length + TAIL_BYTES > len(end):
-            end = read_exactly(stream, start, size - start)
-    source = Source(file, end[-TAIL_BYTES - length :], start, ())
+        footer = read_closing(stream, size)
+    source = Source(file, footer, size - len(footer), ())
     groups = source.row_groups()
     if sum(group.rows for group in groups) != file.record_count:
         raise FooterError(f"{file.path} does not have the {file.record_count:,} rows that its manifest says")
     return replace(source, sizes=tuple(group.size_bytes for group in groups))
-
-
-def read_exactly(stream: Any, offset: int, length: int) -> bytes:
-    """So many bytes from an offset on.
-
-    :raises FooterError: when the file ends before.
-    """
-    stream.seek(offset)
-    data: bytes = stream.read(length)
-    if len(data) != length:
-        raise FooterError(f"the file ends {length - len(data):,} bytes before its manifest says")
-    return data
 
 
 def _check_average(size: int, groups: int, least: int) -> None:

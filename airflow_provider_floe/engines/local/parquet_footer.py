@@ -17,6 +17,7 @@ from airflow_provider_floe.engines.local.thrift import I16, I32, I64, LIST, STRU
 MAGIC = b"PAR1"
 TAIL_BYTES = 8
 """Length of the footer, and the magic."""
+_FOOTER_GUESS = 64 * 1024
 
 # FileMetaData
 VERSION, SCHEMA, NUM_ROWS, ROW_GROUPS, KEY_VALUES, CREATED_BY, COLUMN_ORDERS = 1, 2, 3, 4, 5, 6, 7
@@ -94,9 +95,38 @@ def parse_tail(tail: bytes) -> int:
     return int(struct.unpack("<I", tail[:4])[0])
 
 
+def read_exactly(stream: Any, offset: int, length: int) -> bytes:
+    """So many bytes from an offset on.
+
+    :raises FooterError: when the file ends before.
+    """
+    stream.seek(offset)
+    data: bytes = stream.read(length)
+    if len(data) != length:
+        raise FooterError(f"the file ends {length - len(data):,} bytes before its manifest says")
+    return data
+
+
+def read_closing(stream: Any, size: int) -> bytes:
+    """A footer with its length and the magic, from the end of a file.
+
+    :param size: of the file, in bytes.
+    :raises FooterError: when there is none.
+    """
+    end = read_exactly(stream, max(0, size - _FOOTER_GUESS), min(size, _FOOTER_GUESS))
+    length = parse_tail(end[-TAIL_BYTES:]) + TAIL_BYTES
+    if length + len(MAGIC) > size:
+        raise FooterError(f"the footer is said to be {length - TAIL_BYTES:,} bytes long, more than the file")
+    return end[-length:] if length <= len(end) else read_exactly(stream, size - length, length)
+
+
 def closing(fields: Struct) -> bytes:
     """A footer with its length and the magic, as a file ends."""
-    encoded = encode(fields)
+    return closed(encode(fields))
+
+
+def closed(encoded: bytes) -> bytes:
+    """An encoded footer with its length and the magic."""
     return encoded + struct.pack("<I", len(encoded)) + MAGIC
 
 

@@ -36,7 +36,7 @@ from pyiceberg.types import LongType, NestedField
 from airflow_provider_floe.engines.local.encodings import DICTIONARIES, Encodings
 from airflow_provider_floe.engines.local.parquet_properties import bloom_filters, known_to_pyiceberg
 from airflow_provider_floe.engines.local.pyiceberg_manifests import data_file, schema_for_spec
-from airflow_provider_floe.engines.local.typed_footers import narrow
+from airflow_provider_floe.engines.local.typed_footers import decimals, narrow
 
 __all__ = [
     "LAST_UPDATED",
@@ -196,6 +196,8 @@ def _as(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     """A column in the wanted type; a nested one as it is."""
     if column.type == wanted or pa.types.is_nested(wanted):
         return column
+    if pa.types.is_fixed_size_binary(column.type) and pa.types.is_decimal(wanted):
+        return decimals(column, wanted)
     if not pa.types.is_dictionary(wanted):
         return column.cast(wanted)
     if pa.types.is_dictionary(column.type):

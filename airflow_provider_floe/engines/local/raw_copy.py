@@ -21,7 +21,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.types import DoubleType, FloatType
 
-from airflow_provider_floe.engines.local.copy_plan import CopyPlan, Part, Source, read_exactly
+from airflow_provider_floe.engines.local.copy_plan import CopyPlan, Part, Source
 from airflow_provider_floe.engines.local.group_work import raise_cause
 from airflow_provider_floe.engines.local.parquet_footer import (
     BLOOM_FILTER,
@@ -39,6 +39,7 @@ from airflow_provider_floe.engines.local.parquet_footer import (
     closing,
     moved_group,
     moved_offset_index,
+    read_exactly,
     structs,
     value,
 )

@@ -19,7 +19,7 @@ from pyiceberg.types import NestedField
 
 from airflow_provider_floe.engines.local.lineage import LineageDigest, with_lineage
 from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout, data_file, scan_batches
-from airflow_provider_floe.engines.local.typed_footers import TypedFooters, narrow
+from airflow_provider_floe.engines.local.typed_footers import narrow, typed_footers
 from airflow_provider_floe.errors import UnsupportedTableFeature
 from airflow_provider_floe.iceberg.deletes import DeleteIndex
 from airflow_provider_floe.iceberg.deletion_vectors import read_vector
@@ -67,7 +67,7 @@ class GroupReader:
         self._metadata = table.metadata
         self._layout = layout
         self._fast = (pa.schema(list(layout.rows)[: len(layout.rows) - layout.lineage]), layout.rows)
-        self._typed = TypedFooters(self._fast)
+        self._typed = typed_footers(self._fast)
         self._fit: pa.Schema | None = None  # the schema last found to be one of those: most files have the same
         self._partition = partition
         self._index = DeleteIndex(table.metadata, deletes)
@@ -126,7 +126,7 @@ class GroupReader:
         }
         if not extra:
             with self._open_file(file) as stream:
-                if (parquet := self._with_wanted_columns(stream)) is not None:
+                if (parquet := self._with_wanted_columns(stream, file.file_size_bytes)) is not None:
                     # Room is made for so many rows beforehand, whether they come or not.
                     most = min(BATCH_ROWS, max(1, parquet.metadata.num_rows))
                     yield from parquet.iter_batches(most, use_threads=False)
@@ -134,17 +134,16 @@ class GroupReader:
         wanted = Schema(*schema.fields, *extra.values())
         yield from project(self._metadata, self._table.io, file, self._partition, wanted)
 
-    def _with_wanted_columns(self, stream: Any) -> pq.ParquetFile | None:
+    def _with_wanted_columns(self, stream: Any, size: int) -> pq.ParquetFile | None:
         """The file in a stream, when it has exactly the columns that are to be written."""
-        footer = pq.read_metadata(stream)
-        typed = self._typed.put_on(footer)
+        footer, typed = self._typed.read(stream, size)
         parquet = pq.ParquetFile(
             stream,
-            metadata=typed or footer,
+            metadata=footer,
             read_dictionary=self._layout.dictionaries,
             pre_buffer=not isinstance(stream, pa.BufferReader),  # what is in memory needs no thread that reads ahead
         )
-        if typed is None:
+        if not typed:
             found = parquet.schema_arrow
             fits = self._fit is not None and found.equals(self._fit, check_metadata=True)
             if not fits and not any(_same_columns(found, wanted) for wanted in self._fast):

@@ -34,14 +34,14 @@ LARGEST = Decimal("9999999999999999.99")
 @pytest.mark.parametrize("schema", [DECIMALS, NESTED], ids=["flat", "nested"])
 def test_decimals_stay_what_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schema: Schema) -> None:
     files_typed = []
-    put_on = TypedFooters.put_on
+    read = TypedFooters.read
 
-    def noted(self: TypedFooters, footer: pq.FileMetaData) -> Any:
-        found = put_on(self, footer)
-        files_typed.append(found is not None)
-        return found
+    def noted(self: TypedFooters, stream: Any, size: int) -> tuple[pq.FileMetaData, bool]:
+        footer, typed = read(self, stream, size)
+        files_typed.append(typed)
+        return footer, typed
 
-    monkeypatch.setattr(TypedFooters, "put_on", noted)
+    monkeypatch.setattr(TypedFooters, "read", noted)
     table = create_table(lake(tmp_path), schema=schema)
     for number in range(4):
         rows: dict[str, list[Any]] = {
