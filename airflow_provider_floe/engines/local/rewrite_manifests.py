@@ -97,8 +97,7 @@ def run(request: OperationRequest, context: OperationContext, memory_limit_bytes
     total = sum(group.size_bytes for group in groups)
     run_ = _Run(request, context, settings, table, table.metadata.new_snapshot_id(), total)
     try:
-        with _cycles_uncollected():
-            rewritten = [_rewrite(run_, group) for group in groups]
+        rewritten = [_rewrite(run_, group) for group in groups]
         committed = commit_replace(
             context,
             request.operation_id,
@@ -146,6 +145,7 @@ def _cycles_uncollected() -> Iterator[None]:
             gc.enable()
 
 
+@_cycles_uncollected()
 def _rewrite(run_: _Run, group: ManifestGroup) -> _Rewritten:
     io, metadata = run_.table.io, run_.table.metadata
     target = layout_of(manifest_header(metadata, group.content, group.spec_id)["avro.schema"].encode())
