@@ -11,6 +11,7 @@ from airflow_provider_floe.catalogs.base import ConnectionFields
 from airflow_provider_floe.catalogs.client import connect
 from airflow_provider_floe.engines.local import group_writer
 from airflow_provider_floe.engines.local.engine import LocalEngine
+from airflow_provider_floe.engines.local.rewrite_group import GroupRewrite, Written
 from airflow_provider_floe.maintenance.environment import Environment
 from airflow_provider_floe.maintenance.locations import TableLocations
 from airflow_provider_floe.maintenance.settings import Settings
@@ -47,14 +48,14 @@ def hang_in_a_group() -> None:
     """Let the next file group write its file, say so, and not come back."""
     whole = group_writer.rewrite_group
 
-    def hanging(*arguments: Any, **options: Any) -> Any:
-        written = whole(*arguments, **options)
+    def hanging(job: GroupRewrite) -> Written:
+        written = whole(job)
         print("wrote", *(file.file_path for file in written.files), flush=True)
         while True:
-            options["progress"](0)  # as a group that is read does
+            job.progress(0)  # as a group that is read does
             time.sleep(0.05)
 
-    group_writer.rewrite_group = hanging  # type: ignore[assignment]
+    group_writer.rewrite_group = hanging
 
 
 def main() -> None:

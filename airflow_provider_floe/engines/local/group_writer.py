@@ -20,7 +20,7 @@ from airflow_provider_floe.engines.local.group_work import drain, wait_for_other
 from airflow_provider_floe.engines.local.handed_over import file_from_json, handed_over
 from airflow_provider_floe.engines.local.ordering import Ordering
 from airflow_provider_floe.engines.local.pyiceberg_adapter import ParquetLayout
-from airflow_provider_floe.engines.local.rewrite_group import Written, rewrite_group
+from airflow_provider_floe.engines.local.rewrite_group import GroupRewrite, Written, rewrite_group
 from airflow_provider_floe.engines.local.verify import Expectation, expectations, verify_stored
 from airflow_provider_floe.engines.sharing import GroupBoard
 from airflow_provider_floe.iceberg.file_groups import FileGroup, FileGroups
@@ -111,16 +111,18 @@ class GroupWriter:
         group, expected = self._open.get(number)
         try:
             written = rewrite_group(
-                self._table,
-                self._layout,
-                self._ordering,
-                self._selection,
-                group,
-                expected,
-                trial=self._trial,
-                memory_bytes=self._memory_bytes // workers,
-                announce=announce,
-                progress=read,
+                GroupRewrite(
+                    table=self._table,
+                    layout=self._layout,
+                    ordering=self._ordering,
+                    selection=self._selection,
+                    group=group,
+                    expected=expected,
+                    trial=self._trial,
+                    memory_bytes=self._memory_bytes // workers,
+                    announce=announce,
+                    progress=read,
+                )
             )
             self._board.finish(number, handed_over(written.files, copied=written.copied))
         except Exception:

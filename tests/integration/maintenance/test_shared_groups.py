@@ -20,6 +20,7 @@ from pyiceberg.table import Table
 from pyiceberg.types import LongType
 
 from airflow_provider_floe.engines.local import group_writer, rewrite_data
+from airflow_provider_floe.engines.local.rewrite_group import GroupRewrite, Written
 from airflow_provider_floe.errors import CommitConflict, OperationCancelled, VerificationFailed
 from airflow_provider_floe.health.report import TableId
 from airflow_provider_floe.maintenance import sharing
@@ -98,10 +99,10 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     committer = threading.get_ident()
     whole = group_writer.rewrite_group
 
-    def gated(*arguments: Any, **options: Any) -> Any:
+    def gated(job: GroupRewrite) -> Written:
         if threading.get_ident() == committer:
             assert opened.wait(120)
-        return whole(*arguments, **options)
+        return whole(job)
 
     monkeypatch.setattr(group_writer, "rewrite_group", gated)
     return opened
@@ -199,11 +200,11 @@ def test_when_the_committing_task_dies_its_helpers_stop_and_leave_nothing(
     writing = threading.Event()
     whole = group_writer.rewrite_group
 
-    def hanging(*arguments: Any, **options: Any) -> Any:
-        written = whole(*arguments, **options)
+    def hanging(job: GroupRewrite) -> Written:
+        written = whole(job)
         writing.set()
         while True:
-            options["progress"](0)
+            job.progress(0)
             time.sleep(0.05)
         return written
 
@@ -262,8 +263,8 @@ def test_a_failed_group_leaves_no_file_of_any_task(
     made = planned(env)
     whole, committer = group_writer.rewrite_group, threading.get_ident()
 
-    def failing(*arguments: Any, **options: Any) -> Any:
-        written = whole(*arguments, **options)
+    def failing(job: GroupRewrite) -> Written:
+        written = whole(job)
         if threading.get_ident() == committer:
             raise VerificationFailed("a row is missing")
         return written
