@@ -20,7 +20,6 @@ from airflow_provider_floe.engines.local.parquet_footer import (
     COLUMN_ORDERS,
     CREATED_BY,
     KEY_VALUES,
-    MAGIC,
     NUM_ROWS,
     ROW_GROUPS,
     SCHEMA,
@@ -28,6 +27,7 @@ from airflow_provider_floe.engines.local.parquet_footer import (
     UNTRUSTED_WRITERS,
     VERSION,
     RowGroup,
+    by_pyarrow,
     read_closing,
     row_groups,
     structs,
@@ -71,7 +71,7 @@ class Source:
 
     def metadata(self) -> pq.FileMetaData:
         """The footer as pyarrow reads it."""
-        return pq.read_metadata(pa.BufferReader(MAGIC + self.footer))
+        return by_pyarrow(self.footer)
 
 
 Part = tuple[Source, int]

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from airflow_provider_floe.engines.local.thrift import I16, I32, I64, LIST, STRUCT, FooterError, Struct, decode, encode
 
 MAGIC = b"PAR1"
@@ -118,6 +121,11 @@ def read_closing(stream: Any, size: int) -> bytes:
     if length + len(MAGIC) > size:
         raise FooterError(f"the footer is said to be {length - TAIL_BYTES:,} bytes long, more than the file")
     return end[-length:] if length <= len(end) else read_exactly(stream, size - length, length)
+
+
+def by_pyarrow(closing: bytes) -> pq.FileMetaData:
+    """A footer, with its length and the magic, as pyarrow reads it."""
+    return pq.read_metadata(pa.BufferReader(MAGIC + closing))
 
 
 def closing(fields: Struct) -> bytes:

@@ -24,6 +24,7 @@ from airflow_provider_floe.engines.local.parquet_footer import (
     TAIL_BYTES,
     UNTRUSTED_WRITERS,
     VERSION,
+    by_pyarrow,
     closed,
     read_closing,
 )
@@ -89,7 +90,7 @@ class TypedFooters:
                 return pq.read_metadata(stream), False
             if (bare := self._put_on_bare(closing)) is not None:
                 return bare, True
-            footer = _footer(closing)
+            footer = by_pyarrow(closing)
             self._learn(closing, footer)
         typed = self.put_on(footer)
         return (footer, False) if typed is None else (typed, True)
@@ -103,7 +104,7 @@ class TypedFooters:
     def _put_on_bare(self, closing: bytes) -> pq.FileMetaData | None:
         for begin, bare, empty in self._beginnings:
             if closing.startswith(begin):
-                footer = _footer(closed(bare + closing[len(begin) : -TAIL_BYTES]))
+                footer = by_pyarrow(closed(bare + closing[len(begin) : -TAIL_BYTES]))
                 return None if _mistrusted(footer) else empty.put_on(footer)
         return None
 
@@ -145,10 +146,6 @@ def decimals(column: pa.FixedSizeBinaryArray, wanted: pa.DataType) -> pa.Array:
     integers <<= shift
     integers >>= shift
     return pa.Array.from_buffers(wanted, len(column), [validity, pa.py_buffer(integers)], offset=column.offset)
-
-
-def _footer(closing: bytes) -> pq.FileMetaData:
-    return pq.read_metadata(pa.BufferReader(MAGIC + closing))
 
 
 def _mistrusted(footer: pq.FileMetaData) -> bool:

@@ -59,6 +59,12 @@ def read(footers: TypedFooters, file: pa.Buffer) -> tuple[pa.Table, bool]:
     return pq.ParquetFile(pa.BufferReader(file), metadata=footer).read(), typed
 
 
+def by_a_mistrusted_writer(file: pa.Buffer) -> pa.Buffer:
+    mine = pq.read_metadata(pa.BufferReader(file)).created_by.encode()
+    theirs = b"parquet-mr version 1.2.8".ljust(len(mine))
+    return pa.py_buffer(file.to_pybytes().replace(mine, theirs))
+
+
 def test_only_decimals_of_few_digits_become_narrow() -> None:
     assert WANTED.types == [pa.decimal32(9, 4), pa.decimal64(18, 2), pa.decimal128(30, 0), pa.large_string()]
     assert narrow(pa.decimal128(19, 0)) == pa.decimal128(19, 0)
@@ -101,10 +107,7 @@ def test_a_file_of_other_columns_is_left_alone(other: pa.Field) -> None:
 
 def test_a_file_of_a_writer_that_readers_mistrust_is_left_alone() -> None:
     assert put_on(parquet(ROWS)) is not None
-    bytes_ = parquet(ROWS).to_pybytes()
-    mine = pq.read_metadata(pa.BufferReader(bytes_)).created_by.encode()
-    theirs = b"parquet-mr version 1.2.8".ljust(len(mine))
-    assert put_on(pa.py_buffer(bytes_.replace(mine, theirs))) is None
+    assert put_on(by_a_mistrusted_writer(parquet(ROWS))) is None
 
 
 def test_nested_columns_keep_a_file_as_it_is() -> None:
@@ -157,10 +160,8 @@ def test_a_writer_that_readers_mistrust_is_known_as_such_in_its_second_file_too(
     file = parquet(ROWS)
     for _ in range(2):
         read(footers, file)
-    mine = pq.read_metadata(pa.BufferReader(file)).created_by.encode()
-    theirs = b"parquet-mr version 1.2.8".ljust(len(mine))
     for _ in range(2):
-        found, typed = read(footers, pa.py_buffer(file.to_pybytes().replace(mine, theirs)))
+        found, typed = read(footers, by_a_mistrusted_writer(file))
         assert (found.schema.types, typed) == (COLUMNS.types, False)
 
 
